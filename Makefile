@@ -1,0 +1,54 @@
+# Two commands do everything on a fresh machine with Python >= 3.11, a C compiler and make:
+#
+#     make demo     train real networks with no learning rate given, next to a tuned grid
+#     make test     run all tests and checks
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# A plain `torch` would bring gigabytes of CUDA packages; this version is known to work.
+TORCH ?= torch==2.13.0
+
+.PHONY: demo test check-c check-sanitized check-python lint format clean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/python -m glyder demo $(DEMO)
+
+test: $(VENV)/test.stamp lint check-c check-sanitized check-python
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+
+SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.[ch]')
+
+# Editable, so that the tests run on the sources as they lie here.
+$(VENV)/%.stamp: $(SOURCES) | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	@touch $@
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror $(shell find csrc tests -name '*.[ch]')
+	$(BIN)/mypy
+
+check-c:
+	$(MAKE) -C tests/c check check-sanitized
+
+check-sanitized: $(VENV)/test.stamp
+	PYTHON=$(abspath $(BIN)/python) tests/run_sanitized.sh
+
+check-python: $(VENV)/test.stamp
+	$(BIN)/python -m pytest
+	GLYDER_ENTRY=pointer $(BIN)/python -m pytest tests/test_segments_torch.py tests/schedulers -m "not slow"
+	GLYDER_DEVICE_PATH=torch $(BIN)/python -m pytest tests/estimators tests/schedulers -m "not slow"
+
+format: $(VENV)/test.stamp
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(shell find csrc tests -name '*.[ch]')
+
+clean:
+	rm -rf $(VENV) build *.egg-info python/*.egg-info python/glyder/*.so

@@ -1,0 +1,51 @@
+/* gl_stats.h - the scalars that rules look at: a name, a number, and whether it was given.
+ *
+ * f is the loss, x_t the parameters before update t, g_t the gradient that update was made from, delta_t =
+ * x_t - x_{t+1} the displacement it made, C a curvature matrix (Gauss-Newton or Hessian).  Measurements of update
+ * t are made at x_{t+1} on data independent of delta_t, unless the line says otherwise.
+ *
+ * Nothing here is computed: sums come from reductions, and a rule derives what it needs.
+ */
+#ifndef GL_STATS_H
+#define GL_STATS_H
+
+#include <stdint.h>
+
+/* X(name, meaning).  A new statistic is one line here. */
+#define GL_STATS(X)                                                                                                    \
+    X(slope, "<grad f(x_{t+1}), delta_t>, independent of delta_t")                                                     \
+    X(curvature, "delta_t^T C delta_t")                                                                                \
+    X(dd, "||delta_t||^2")                                                                                             \
+    X(lr, "learning rate that delta_t was made with")                                                                  \
+    X(self_slope, "<g_t, delta_t>, on the batch that delta_t was made from")                                           \
+    X(young, "weight that a momentum buffer has gathered, 1 - beta^t; 1 without momentum")                             \
+    X(xx, "||x||^2")                                                                                                   \
+    X(gg, "||g||^2")                                                                                                   \
+    X(n, "number of parameters")                                                                                       \
+    X(rate, "learning rate that comes in from the stage before")                                                       \
+    X(previous, "learning rate that was applied before")
+
+enum gl_stat {
+#define X(name, meaning) GL_STAT_##name,
+    GL_STATS(X)
+#undef X
+        GL_STAT_COUNT
+};
+
+/* One bit per statistic; GL_HAVE(slope) | GL_HAVE(dd) is a mask. */
+#define GL_HAVE(name) ((uint32_t)1 << GL_STAT_##name)
+
+struct gl_stats {
+    uint32_t have;
+#define X(name, meaning) double name;
+    GL_STATS(X)
+#undef X
+};
+
+const char *gl_stat_name(int stat);                                 /* NULL outside the range */
+const char *gl_stat_meaning(int stat);                              /* NULL outside the range */
+int gl_stat_find(const char *name);                                 /* enum gl_stat, or -1 */
+int gl_stats_set(struct gl_stats *stats, int stat, double value);   /* sets the bit too; 0, or -1 outside the range */
+int gl_stats_finite(const struct gl_stats *stats, uint32_t wanted); /* 1 if all of `wanted` are finite */
+
+#endif

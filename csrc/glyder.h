@@ -1,0 +1,162 @@
+/* glyder.h - the public C interface of glyder, and its manual.
+ *
+ * glyder sets the learning rate of an optimizer x <- x - eta d while it trains.  This library holds the
+ * arithmetic: streaming reductions over the parameters, the curvature of cross-entropy along a direction,
+ * and the rules that turn a handful of scalars into a learning rate.  Data flows one way:
+ *
+ *   segments -> reductions -> sums -> statistics -> rule -> stages -> verdict
+ *
+ * Reductions know nothing of rules, rules nothing of arrays, and neither of Python.  No function allocates,
+ * prints, locks, or reads the environment; all are re-entrant.  Results go through pointers and stay
+ * untouched on failure.
+ *
+ * The same inputs give the same bits at every dispatch level, alignment and flush-to-zero setting.  Any NaN
+ * counts as equal to any NaN.
+ */
+#ifndef GLYDER_H
+#define GLYDER_H
+
+#include <stdint.h>
+
+#define GLYDER_VERSION "0.1.0"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---------------------------------------------------------------- status */
+
+enum gl_status {
+    GL_OK = 0,
+    GL_ERR_ARGUMENT = -1, /* a count, index or number is outside its range */
+    GL_ERR_LENGTH = -2,   /* operands differ in the length of a segment */
+    GL_ERR_DTYPE = -3,    /* a dtype this function does not take */
+    GL_ERR_MISSING = -4,  /* a rule was not given a statistic that it needs */
+    GL_ERR_LEVEL = -5     /* a dispatch level that this machine lacks */
+};
+
+/* One full sentence, never NULL. */
+const char *gl_status_message(enum gl_status status);
+
+/* ---------------------------------------------------------------- dispatch */
+
+/* Kernels exist once per level; the best one that the processor has is chosen at load time. */
+enum gl_level { GL_LEVEL_PORTABLE = 0, GL_LEVEL_AVX2 = 1, GL_LEVEL_AVX512 = 2, GL_LEVEL_COUNT = 3 };
+
+const char *gl_level_name(enum gl_level level); /* "portable" "avx2" "avx512"; NULL outside the range */
+int gl_level_available(enum gl_level level);    /* compiled in, and this processor and system have it */
+enum gl_level gl_level_best(void);
+enum gl_level gl_level_current(void);
+enum gl_status gl_level_select(enum gl_level level); /* for tests and reports; process-wide */
+
+/* ---------------------------------------------------------------- segments */
+
+enum gl_dtype { GL_F64 = 0, GL_F32 = 1, GL_F16 = 2, GL_BF16 = 3, GL_DTYPE_COUNT = 4 };
+
+int gl_dtype_size(enum gl_dtype dtype); /* bytes; 0 outside the range */
+
+/* A list of segments stands for one flattened vector; nothing is copied.  A segment is `n` contiguous values;
+ * `ptr` may be NULL only where n is 0.  Functions that only read never write through `ptr`. */
+struct gl_segment {
+    void *ptr;
+    int64_t n;
+    enum gl_dtype dtype;
+};
+
+/* ---------------------------------------------------------------- reductions */
+
+/* An operand is a vector, or the difference plus - minus of two, formed in double before anything is
+ * multiplied, so that nothing is subtracted after rounding.  `minus` is NULL for a plain vector.  Dtypes may
+ * differ between the segments of one list and between lists. */
+struct gl_operand {
+    const struct gl_segment *plus;
+    const struct gl_segment *minus;
+};
+
+#define GL_OPERANDS_MAX 4
+#define GL_PAIRS_MAX 10
+/* Place of the inner product <operand i, operand j>, i <= j, in `want` (as a bit) and in `sums`. */
+#define GL_PAIR(i, j) ((j) * ((j) + 1) / 2 + (i))
+
+/* One pass over memory: for every pair whose bit is set in `want`, sums[GL_PAIR(i, j)] = sum of products, in
+ * double; the other entries are left as they are.  All operands have `segments` segments of equal lengths. */
+enum gl_status gl_reduce(const struct gl_operand *operand, int operands, int64_t segments, uint32_t want,
+                         double sums[GL_PAIRS_MAX]);
+
+/* ---------------------------------------------------------------- writers */
+
+/* dst <- src.  Equal dtypes: a copy of the bits.  Otherwise rounded to nearest even. */
+enum gl_status gl_copy(const struct gl_segment *dst, const struct gl_segment *src, int64_t segments);
+
+/* out <- scale*older - newer, formed in double (the product rounded, then the difference).  With scale = 1 this
+ * is the displacement x_t - x_{t+1}; with scale = 1 - eta*lambda it leaves decoupled weight decay out.  `out`
+ * may be `older`. */
+enum gl_status gl_displace(const struct gl_segment *out, const struct gl_segment *older, double scale,
+                           const struct gl_segment *newer, int64_t segments);
+
+/* dst <- x + c*delta, formed in double and rounded once.  `dst` may be `x`. */
+enum gl_status gl_perturb(const struct gl_segment *dst, const struct gl_segment *x, double c,
+                          const struct gl_segment *delta, int64_t segments);
+
+/* ---------------------------------------------------------------- Gauss-Newton-Bartlett */
+
+/* Logits, or anything of their shape: `rows` x `classes`, row-major and contiguous. */
+struct gl_matrix {
+    const void *ptr;
+    int64_t rows, classes;
+    enum gl_dtype dtype;
+};
+
+/* Softmax cross-entropy sum_i sum_c tau_ic (-log p_ic) has, in the logits of row i, the Hessian
+ * k_i (diag p_i - p_i p_i^T) with k_i = sum_c tau_ic: the targets enter through the row weight k_i alone.
+ * torch's cross_entropy divides by N; the functions below put 1/N into k_i. */
+
+/* *sum = sum_i k_i sum_c p_ic (u_ic - ubar_i)^2, u = (plus - minus)*inv_two_eps, ubar_i = sum_c p_ic u_ic, p =
+ * softmax(z).  The centred form: the textbook difference of moments cancels.  k NULL means all ones; rows of
+ * weight 0 are skipped, whatever they hold.  `minus` may be NULL (plus is u then, times inv_two_eps). */
+enum gl_status gl_ce_curvature(const struct gl_matrix *z, const struct gl_matrix *plus, const struct gl_matrix *minus,
+                               double inv_two_eps, const double *k, double *sum);
+
+enum gl_reduction { GL_REDUCTION_MEAN = 0, GL_REDUCTION_SUM = 1 };
+
+/* Row weights of torch.nn.functional.cross_entropy with class indices: (1-s) w_y + s/C sum_c w_c, rows with label
+ * ignore_index 0, divided by sum_i w_{y_i} for the mean.  class_weight NULL means ones.  A label outside
+ * [0, classes) other than ignore_index is GL_ERR_ARGUMENT. */
+enum gl_status gl_ce_weights_hard(const int64_t *label, int64_t rows, int64_t classes, const double *class_weight,
+                                  int64_t ignore_index, double smoothing, enum gl_reduction reduction, double *k);
+
+/* The same for class probabilities: sum_c w_c ((1-s) t_ic + s/C), divided by rows for the mean. */
+enum gl_status gl_ce_weights_soft(const struct gl_matrix *target, const double *class_weight, double smoothing,
+                                  enum gl_reduction reduction, double *k);
+
+/* Row weights read off the gradient r = k_i p_i - tau_i of the loss that was really trained, by the logits z,
+ * without targets.  Two hypotheses are tried, in this order:
+ *   GL_CE_HARD  every row with r_i != 0 is k_i (p_i - onehot(argmin_c r_ic)): class weights, masks, ignored rows,
+ *               any reduction and any loss scale, each row its own k_i; needs classes >= 3 to be checkable, and
+ *               for 2 classes one k common to all rows;
+ *   GL_CE_MEAN  k_i = 1/(number of rows with r_i != 0), and the targets p_i - r_i/k_i that follow lie on the
+ *               simplex with the same smallest entry in every row: label smoothing, soft targets;
+ *   GL_CE_NONE  neither: this is not the gradient of a softmax cross-entropy; k is untouched.
+ * Rows with r_i == 0 get weight 0.  A row of NaN gives GL_CE_NONE. */
+enum gl_ce_kind { GL_CE_NONE = 0, GL_CE_HARD = 1, GL_CE_MEAN = 2, GL_CE_SMOOTH = 3 };
+struct gl_ce_fit {
+    enum gl_ce_kind kind;
+    int64_t rows;   /* rows with a gradient */
+    double misfit;  /* relative misfit of the hypothesis taken, or of the better one if none */
+    double weight;  /* sum of k_i */
+};
+enum gl_status gl_ce_infer(const struct gl_matrix *z, const struct gl_matrix *r, double *k, struct gl_ce_fit *fit);
+
+/* label[i] ~ softmax(z_i), by inversion, from a counter-based generator: (seed, draw, i) alone decide. */
+enum gl_status gl_ce_sample(const struct gl_matrix *z, uint64_t seed, uint64_t draw, int64_t *label);
+
+/* out_ic = k_i (p_ic - [c == label_i]): the gradient of the sampled cross-entropy by the logits.  `out` has z's
+ * shape; k NULL means ones. */
+enum gl_status gl_ce_residual(const struct gl_matrix *z, const int64_t *label, const double *k,
+                              const struct gl_segment *out);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

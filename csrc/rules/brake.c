@@ -1,0 +1,100 @@
+/* brake.c - stage: a gradient far above its own history lowers the rate.
+ *
+ * With v_t = log ||g_t||, its mean m_t over a memory of `memory` updates, and the largest mean so far P_t = max m:
+ *
+ *   high   if v_t > P_{t-1} + log(limit)
+ *   brake  factor <- drop * factor after `patience` high updates in a row, and not again for `rest` updates
+ *   rate <- rate * factor
+ *   m_t = S_t/W_t,  S_t = beta S_{t-1} + v_t,  W_t = beta W_{t-1} + 1,  beta = 1 - 1/memory
+ *
+ * A single odd batch is not a divergence.  A gradient that stays large for good becomes history, so that the brake
+ * acts a few times at most; one that keeps growing by more than about a factor `limit` within `memory` updates keeps
+ * it on.  No history, no brake: the first `memory` gradients are only watched.  Gradients of zero say nothing of the
+ * scale and are left out.  One that is not finite means SKIP: the rate stays, and it is counted in `bad`.
+ *
+ * The method and its constants are ours.  log is the C library's, and only comparisons hang on its last bit.
+ *
+ * It never raises the factor, and does not undo the steps that led to a divergence.
+ */
+#include "rule.h"
+
+#include <float.h>
+#include <math.h>
+
+#define CONFIG(X)                                                                                                      \
+    X(memory, 20, 1, INFINITY, GL_OPEN_UPPER)                                                                          \
+    X(limit, 10, 1, INFINITY, GL_OPEN_LOWER)                                                                           \
+    X(drop, 0.5, 0, 1, GL_OPEN_LOWER)                                                                                  \
+    X(patience, 2, 1, INFINITY, GL_OPEN_UPPER)                                                                         \
+    X(rest, 5, 0, INFINITY, GL_OPEN_UPPER)
+#define STATE(X)                                                                                                       \
+    X(factor, 1, 0, 1, GL_OPEN_LOWER)                                                                                  \
+    X(sum, 0, -INFINITY, INFINITY, GL_OPEN)                                                                            \
+    X(weight, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
+    X(peak, -INFINITY, -INFINITY, INFINITY, GL_OPEN_UPPER)                                                             \
+    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
+    X(high, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
+    X(wait, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
+    X(bad, 0, 0, INFINITY, GL_OPEN_UPPER)
+
+struct gl_brake_config {
+    CONFIG(GL_FIELD_MEMBER)
+};
+struct gl_brake_state {
+    STATE(GL_FIELD_MEMBER)
+};
+static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
+static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
+
+/* The brake itself: 1 if it acts on the log-norm v. */
+static int brake(const struct gl_brake_config *c, struct gl_brake_state *x, double v) {
+    x->high = x->count >= c->memory && v > x->peak + log(c->limit) ? x->high + 1 : 0;
+    if (x->wait > 0) {
+        x->wait = fmax(x->wait - 1, 0);
+        return 0;
+    }
+    if (x->high < c->patience)
+        return 0;
+    x->factor = fmax(c->drop * x->factor, DBL_MIN);
+    x->wait = c->rest;
+    return 1;
+}
+
+static void remember(const struct gl_brake_config *c, struct gl_brake_state *x, double v) {
+    double beta = 1 - 1 / c->memory;
+
+    x->sum = beta * x->sum + v;
+    x->weight = beta * x->weight + 1;
+    x->peak = fmax(x->peak, x->sum / x->weight);
+    x->count += 1;
+}
+
+static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
+    const struct gl_brake_config *c = config;
+    struct gl_brake_state *x = state;
+    int acted = 0;
+
+    if (!(s->gg >= 0) || !isfinite(s->gg)) {
+        x->bad += 1;
+        return gl_skip(GL_REASON_not_finite);
+    }
+    if (s->gg > 0) {
+        double v = 0.5 * log(s->gg);
+        acted = brake(c, x, v);
+        remember(c, x, v);
+    }
+    if (!isfinite(s->rate))
+        return gl_skip(GL_REASON_not_finite);
+    return gl_keep(s->rate * x->factor, acted ? GL_REASON_braked : GL_REASON_kept);
+}
+
+const struct gl_rule gl_rule_brake = {
+    .name = "brake",
+    .about = "Stage: lowers the rate while the gradient is far above its own history.",
+    .needs = GL_HAVE(rate) | GL_HAVE(gg),
+    .config = config_fields,
+    .configs = GL_COUNT_OF(config_fields),
+    .state = state_fields,
+    .states = GL_COUNT_OF(state_fields),
+    .update = update,
+};

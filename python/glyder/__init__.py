@@ -1,0 +1,37 @@
+"""glyder: the learning rate of any PyTorch optimizer, found while it trains.
+
+>>> opt = torch.optim.AdamW(model.parameters())
+>>> sched = glyder.GlyderLR(opt, model, total_steps=T)
+"""
+
+from glyder._core import __version__
+from glyder.annealing import AnnealedLR
+from glyder.base import GlyderWarning
+from glyder.descent import GlyderLR
+from glyder.estimators import (
+    Estimator,
+    EstimatorError,
+    GaussNewton,
+    GaussNewtonBartlett,
+    Measured,
+    Projection,
+    Sample,
+    Smoothness,
+)
+from glyder.history import FIELDS
+
+__all__ = [
+    "FIELDS",
+    "AnnealedLR",
+    "Estimator",
+    "EstimatorError",
+    "GaussNewton",
+    "GaussNewtonBartlett",
+    "GlyderLR",
+    "GlyderWarning",
+    "Measured",
+    "Projection",
+    "Sample",
+    "Smoothness",
+    "__version__",
+]

@@ -1,0 +1,7 @@
+"""``python -m glyder``."""
+
+import sys
+
+from glyder.cli import main
+
+sys.exit(main())

@@ -1,0 +1,70 @@
+"""The annealing schedules on their own, as ordinary torch schedulers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from glyder import _core
+
+
+class AnnealedLR(LRScheduler):
+    r"""A schedule with linear warm-up in front: each group's initial rate times a factor h in [0, 1].
+
+    For update t < warmup the factor is (t + 1)/warmup. After that, with u = (t - warmup)/(total_steps - warmup):
+
+    ===============  =====================================================================
+    ``constant``     1
+    ``linear``       1 - u
+    ``polynomial``   (1 - u)^power
+    ``cosine``       (1 + cos(pi u))/2
+    ``wsd``          1, then linear to 0 over the last ``decay_fraction`` of ``total_steps``
+    ``rsqrt``        sqrt(max(warmup, 1)/(t + 1)), without a horizon
+    ===============  =====================================================================
+
+    Annealing to zero forgives a rate that is too large by a factor rho up to rho^(1/(2p + 1)) for degree p, cosine
+    being p = 2 (2503.09411). Like torch's schedulers it counts calls of :meth:`step`, and is closed-form: the factor
+    depends on the count alone.
+
+    Args:
+        optimizer: the optimizer whose rates to schedule.
+        total_steps: number of updates; not needed for ``constant`` and ``rsqrt``.
+        anneal: name of the schedule.
+        warmup: updates of linear warm-up; 0 for none.
+        last_epoch: count to resume from, as in torch.
+        **parameters: of the schedule: ``power`` (polynomial), ``decay_fraction`` (wsd).
+
+    Raises:
+        ValueError: unknown schedule or parameter, a value out of range, a missing ``total_steps``.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int | None = None,
+        anneal: str = "cosine",
+        *,
+        warmup: int = 0,
+        last_epoch: int = -1,
+        **parameters: float,
+    ) -> None:
+        self.total_steps, self.anneal, self.warmup, self.parameters = total_steps, anneal, warmup, parameters
+        self.factor(0)  # refuse wrong options before the optimizer is touched
+        super().__init__(optimizer, last_epoch)
+
+    def factor(self, t: int) -> float:
+        """The factor of update ``t`` (0-based)."""
+        return _core.schedule(self.anneal, t, total=self.total_steps, warmup=self.warmup, **self.parameters)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rates of the present count."""
+        factor = self.factor(self.last_epoch)
+        return [rate * factor for rate in self.base_lrs]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Count and options, as plain values."""
+        state = super().state_dict()
+        return state | {"parameters": dict(self.parameters)}

@@ -1,0 +1,301 @@
+"""What every scheduler of glyder shares: torch's contract, the optimizer's hooks, the only writer of rates.
+
+The schedulers act from the optimizer's step hooks, never from a patched ``step``. A *update* is one step of every
+optimizer given. Before it, with the gradients there, :meth:`_begin` decides the rate; after it, :meth:`_end` looks at
+what happened. The user's ``scheduler.step()`` may be called any number of times per update, or not at all.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from glyder.measure import inner_products
+from glyder.support import check_optimizer
+
+STATE_VERSION = 1
+
+
+class GlyderWarning(UserWarning):
+    """Something that the user should know; said once per scheduler."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a parameter lives: optimizer, group and index, as plain numbers that survive a checkpoint."""
+
+    optimizer: int
+    group: int
+    index: int
+
+    def __str__(self) -> str:
+        of = f" of optimizer {self.optimizer}" if self.optimizer else ""
+        return f"parameter {self.index} of group {self.group}{of}"
+
+
+class Scheduler(LRScheduler):
+    """Base of the schedulers that set the rate by themselves. Subclasses define ``_begin`` and ``_end``.
+
+    Not calling ``LRScheduler.__init__`` is deliberate: it would patch ``optimizer.step`` and count calls of ``step()``
+    where this class counts updates.
+    """
+
+    def __init__(self, optimizer: Optimizer | Sequence[Optimizer], *, observe_only: bool = False) -> None:
+        optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+        if not optimizers:
+            raise ValueError(f"{type(self).__name__}(optimizer=...) needs at least one optimizer, got an empty list")
+        for o in optimizers:
+            check_optimizer(o, type(self).__name__, observe_only)
+        self.optimizers: list[Optimizer] = optimizers
+        self.optimizer = optimizers[0]
+        self.observe_only = observe_only
+        self.skipped = 0
+        self._count(0)
+        self._said: set[str] = set()
+        self._stepped: set[int] = set()
+        self._open = False
+        self._hidden: list[tuple[Tensor, Tensor]] | None = None
+        self._reference = self._starting_rate()
+        self._ratios: list[list[float]] = [[] for _ in optimizers]
+        self._extend_ratios()
+        for o in optimizers:
+            for group in o.param_groups:
+                rate = group["lr"]
+                group.setdefault("initial_lr", rate.clone() if isinstance(rate, Tensor) else rate)
+        self.base_lrs = [group["initial_lr"] for group in self._groups()]
+        self._handles: list[Any] = []
+        self._attach()
+
+    # ---- the contract of torch's schedulers
+
+    def step(self, epoch: int | None = None) -> None:
+        """Does nothing: the rate was set in the update itself. Here so that any training loop fits."""
+
+    def get_last_lr(self) -> list[float | Tensor]:
+        """The rates that the latest update was made with, one per group; tensors are copies."""
+        rates = (group["lr"] for group in self._groups())
+        return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The same as :meth:`get_last_lr`."""
+        return self.get_last_lr()
+
+    def close(self) -> None:
+        """Let go of the optimizers: they keep their present rates."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        state["_handles"] = []
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._attach()
+
+    @property
+    def updates(self) -> int:
+        """Number of updates made. A step that was skipped for its gradients is not one."""
+        return self._updates
+
+    def _count(self, updates: int) -> None:
+        self._updates = self.last_epoch = updates  # frameworks read and even write the names that torch uses
+        self._step_count = updates + 1
+
+    # ---- for subclasses
+
+    def _begin(self) -> float | None:
+        """Before an update, gradients present. Returns the reference rate to make it with; None leaves it."""
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        """After an update."""
+
+    def _abandon(self) -> None:
+        """An update was begun and never finished: forget what was noted for it."""
+
+    def _say(self, key: str, message: str) -> None:
+        if key not in self._said:
+            self._said.add(key)
+            warnings.warn(message, GlyderWarning, stacklevel=3)
+
+    def _groups(self) -> Iterator[dict[str, Any]]:
+        return (group for o in self.optimizers for group in o.param_groups)
+
+    def _with_gradients(self) -> Iterator[tuple[Place, Tensor]]:
+        """Parameters that the update will move: a gradient, and a group whose rate is not 0."""
+        for o, optimizer in enumerate(self.optimizers):
+            for g, group in enumerate(optimizer.param_groups):
+                if self._ratios[o][g] == 0 and not self.observe_only:
+                    continue
+                for i, p in enumerate(group["params"]):
+                    if p.grad is not None:
+                        yield Place(o, g, i), p
+
+    def _parameter(self, place: Place) -> Tensor:
+        return self.optimizers[place.optimizer].param_groups[place.group]["params"][place.index]
+
+    def _group_of(self, place: Place) -> dict[str, Any]:
+        return self.optimizers[place.optimizer].param_groups[place.group]
+
+    def _gradient_scale(self) -> float:
+        """What a GradScaler multiplied the gradients by that a fused optimizer has yet to take out."""
+        scales = (getattr(o, "grad_scale", None) for o in self.optimizers)
+        return next((float(s) for s in scales if s is not None), 1.0)
+
+    def _applied(self) -> float:
+        """The reference rate as the optimizer will read it (a tensor rate may have rounded it)."""
+        for o, optimizer in enumerate(self.optimizers):
+            for g, group in enumerate(optimizer.param_groups):
+                ratio = self._ratios[o][g]
+                if ratio > 0:
+                    return float(group["lr"]) / ratio
+        return 0.0
+
+    # ---- rates
+
+    def _starting_rate(self) -> float:
+        """The rate that ratios between groups refer to: that of the first group that is not at 0."""
+        for o, optimizer in enumerate(self.optimizers):
+            for g, group in enumerate(optimizer.param_groups):
+                rate = float(group["lr"])
+                if not (rate >= 0 and math.isfinite(rate)):
+                    raise ValueError(f"lr of group {g} of optimizer {o} must be >= 0 and finite, got {rate}")
+        rates = [float(group["lr"]) for group in self._groups() if float(group["lr"]) > 0]
+        if not rates:
+            raise ValueError(
+                f"every group of the optimizer has lr=0, which means: keep still. {type(self).__name__} finds the "
+                "rate by itself; leave lr at its default"
+            )
+        return rates[0]
+
+    def _extend_ratios(self) -> None:
+        for ratios, optimizer in zip(self._ratios, self.optimizers, strict=True):
+            for group in optimizer.param_groups[len(ratios) :]:
+                ratios.append(float(group["lr"]) / self._reference)
+
+    def _write(self, rate: float) -> None:
+        """The only place where a learning rate is written."""
+        for ratios, optimizer in zip(self._ratios, self.optimizers, strict=True):
+            for ratio, group in zip(ratios, optimizer.param_groups, strict=True):
+                value = rate * ratio
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(value)
+                else:
+                    group["lr"] = value
+
+    # ---- hooks
+
+    def _attach(self) -> None:
+        for o, optimizer in enumerate(self.optimizers):
+            others = getattr(optimizer, "_optimizer_step_pre_hooks", {}).values()
+            if not self.observe_only and any(isinstance(h, _PreHook) and not h.scheduler.observe_only for h in others):
+                raise ValueError(
+                    f"optimizer {o} ({type(optimizer).__name__}) already has a scheduler of glyder: close() it first"
+                )
+        for o, optimizer in enumerate(self.optimizers):
+            self._handles.append(optimizer.register_step_pre_hook(_PreHook(self, o)))
+            self._handles.append(optimizer.register_step_post_hook(_PostHook(self, o)))
+
+    def _before_step(self, index: int, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        if self._open or index in self._stepped:  # a step that raised, or one optimizer stepped more often
+            self._repair()
+        self._open = True
+        if self._stepped:
+            return None
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._begin_update()
+            return None
+        if len(self.optimizers) > 1:
+            raise TypeError(f"{type(self).__name__} of several optimizers cannot be stepped with a closure")
+        begun = False
+
+        def wrapped() -> Any:
+            nonlocal begun
+            loss = closure()  # the gradients exist only now
+            if not begun:
+                begun = True
+                self._begin_update()
+            return loss
+
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": wrapped}
+        return (args[0], wrapped, *args[2:]), kwargs
+
+    def _begin_update(self) -> None:
+        self._extend_ratios()
+        with torch.no_grad():
+            rate = self._begin()
+        if rate is not None and not self.observe_only:
+            self._write(rate)
+
+    def _after_step(self, index: int) -> None:
+        self._open = False
+        self._stepped.add(index)
+        if len(self._stepped) < len(self.optimizers):
+            return
+        self._stepped.clear()
+        if self._hidden is not None:
+            self._show_gradients()
+            self.skipped += 1
+            return
+        with torch.no_grad():
+            self._end()
+        self._count(self.updates + 1)
+
+    def _repair(self) -> None:
+        self._open = False
+        self._stepped.clear()
+        if self._hidden is not None:
+            self._show_gradients()
+        self._abandon()
+
+    def _hide_gradients(self) -> None:
+        """Let the optimizers make this step without gradients: parameters and optimizer state stay as they are."""
+        self._hidden = [(p, p.grad) for group in self._groups() for p in group["params"] if p.grad is not None]
+        for p, _ in self._hidden:
+            p.grad = None
+
+    def _show_gradients(self) -> None:
+        for p, grad in self._hidden or ():
+            if p.grad is None:
+                p.grad = grad
+        self._hidden = None
+
+    def _squared_gradient(self) -> tuple[float, int]:
+        """||g||^2 over everything that moves, and the number of entries."""
+        found = list(self._with_gradients())
+        grads = [p.grad for _, p in found]
+        gg = inner_products([grads], [(0, 0)], where=lambda i: f"gradient of {found[i][0]}")[0]  # type: ignore[list-item]
+        return gg / self._gradient_scale() ** 2, sum(p.numel() for _, p in found)
+
+
+@dataclass(eq=False)
+class _PreHook:
+    scheduler: Scheduler
+    index: int
+
+    @torch.compiler.disable
+    def __call__(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        return self.scheduler._before_step(self.index, args, kwargs)
+
+
+@dataclass(eq=False)
+class _PostHook:
+    scheduler: Scheduler
+    index: int
+
+    @torch.compiler.disable
+    def __call__(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+        self.scheduler._after_step(self.index)

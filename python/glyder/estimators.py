@@ -1,0 +1,331 @@
+"""Where slope and curvature come from.
+
+Every estimator answers, for a direction delta and a sample of data that is independent of it: the slope
+s = <grad f, delta> and the curvature q = delta^T C delta, both at x_{t+1}. The locally optimal learning rate follows
+from the two in C (2311.13877, Corollary 2.2).
+
+====================================  ==========================================  ===============================
+estimator                             curvature                                   cost of a measurement
+====================================  ==========================================  ===============================
+:class:`GaussNewton` (default)        exact Gauss-Newton, from the outputs        2 forwards
+:class:`GaussNewtonBartlett`          sampled labels (2305.14342), as published   1 forward, 1 backward per draw
+:class:`Projection` ``("hvp")``       second derivative of the loss               1 forward, backward twice over
+:class:`Projection` ``("gradient")``  difference of two gradients                 2 forwards, 2 backwards
+:class:`Projection` ``("loss")``      parabola through three losses               3 forwards
+:class:`Smoothness`                   L ||delta||^2                               none
+====================================  ==========================================  ===============================
+
+The slope is the inner product of delta with the gradient that training computed anyway; it costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from glyder import _core
+from glyder.direction import Direction, Unmeasurable
+from glyder.measure import inner_products
+from glyder.outputs_loss import EstimatorError, OutputsLoss, ZeroGradient, outputs_loss
+from glyder.stream import Call, outputs_of
+from glyder.untouched import parameters_as, untouched
+
+Source = Literal["gradients", "outputs", "loss"]
+
+
+@dataclass(eq=False)
+class Sample:
+    """Data to measure on: the training batch of this update, or one additional mini-batch.
+
+    Attributes:
+        gradients: gradient of the loss by each parameter of the direction; None where one took no part.
+        call: the forward pass, with its outputs and the gradient that reached them; None where none was seen.
+        passes: how many forward passes the gradients sum over; ``call`` is the last of them.
+        loss: the loss as a function of the model, where the user gave one.
+        criterion, target: the declared loss (see ``outputs_loss``) and what it was called with.
+        exact: the gradients are known to be those of the loss: nothing clipped or rescaled them.
+        passes_made: cost of the sample itself, in forward passes.
+    """
+
+    gradients: Sequence[Tensor | None]
+    call: Call | None = None
+    passes: int = 1
+    loss: Callable[[nn.Module], Tensor] | None = None
+    criterion: nn.Module | str | None = None
+    target: tuple[Tensor, Tensor] | None = None
+    exact: bool = False
+    passes_made: float = 0.0
+
+    def seen(self) -> Call:
+        """The forward pass. Raises Unmeasurable where there is none to use."""
+        if self.call is None:
+            raise Unmeasurable(
+                "no_forward",
+                "no forward pass of `model` took part in this update: pass the module that the training loop calls",
+            )
+        if self.call.stale:
+            raise Unmeasurable("stale_inputs", "the inputs of the forward pass were overwritten before the update")
+        return self.call
+
+    def outputs_loss(self) -> OutputsLoss:
+        try:
+            return outputs_loss(self.seen(), self.criterion, self.target)
+        except ZeroGradient as error:
+            raise Unmeasurable("no_gradient", str(error)) from None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Slope and curvature along delta at x_{t+1}, and where the slope was taken from."""
+
+    slope: float
+    curvature: float
+    source: Source
+
+
+class Estimator:
+    """Base of all estimators.
+
+    Attributes:
+        needs_loss: whether a sample must hold the loss as a function of the model.
+        passes: cost of a measurement in forward passes; a backward counts as two.
+    """
+
+    needs_loss = False
+    passes = 0.0
+
+    def measure(self, direction: Direction, sample: Sample, draw: int) -> Measured:
+        """Measure along ``direction``. ``draw`` numbers the measurement, for whatever is random in it.
+
+        Raises:
+            Unmeasurable: this sample is of no use; the rate stays.
+            EstimatorError: no sample of this training would be; the message names the remedy.
+        """
+        raise NotImplementedError
+
+
+# Two slopes that should be equal count as equal up to this share of the larger one plus this share of the largest
+# value that an inner product of the two vectors can have. Single precision leaves 1e-4; half precision 3e-2.
+AGREEMENT = {False: (2e-2, 1e-3), True: (1e-1, 1e-2)}
+
+
+def _choose(direction: Direction, sample: Sample, other: float, bound: float, half: bool, name: Source) -> tuple:
+    """The training gradient's slope where it is that of the loss; otherwise the one found along with the curvature."""
+    slope = direction.dot(sample.gradients)
+    share, floor = AGREEMENT[half]
+    agrees = abs(slope - other) <= share * max(abs(slope), abs(other)) + floor * bound
+    return (slope, "gradients") if sample.exact or (agrees and sample.passes == 1) else (other, name)
+
+
+@dataclass(frozen=True)
+class GaussNewton(Estimator):
+    """Exact Gauss-Newton curvature along delta: the default.
+
+    The outputs' change u along delta comes from a central difference (two forwards, no backward, no targets); then
+    q = sum_i k_i Var_{p_i}(u_i) for softmax cross-entropy and kappa*||u||^2 for squared error.
+
+    The row weights k_i are read off the gradient that the trained loss sent into the outputs; where that is not the
+    gradient of a cross-entropy, EstimatorError says so. The training gradient's slope is compared with the one seen
+    in the outputs. Where they differ (clipped or rescaled gradients, several forward passes in one update, loss terms
+    that bypass the outputs) the outputs' is taken, which is consistent with the curvature; the history says which.
+    """
+
+    passes = 2.0
+
+    def measure(self, direction: Direction, sample: Sample, draw: int) -> Measured:
+        call, loss = sample.seen(), sample.outputs_loss()
+        half = call.mode.half or direction.native
+        c = direction.step(half)
+        with untouched(direction.model):
+            plus, minus = (loss.rows(direction.outputs(call, side)) for side in (c, -c))
+        if plus.shape != loss.logits.shape:
+            raise Unmeasurable("shape_changed", "the outputs changed their shape when the forward pass was repeated")
+        curvature = loss.curvature(plus, minus, 0.5 / c)
+        ru, rr, uu = inner_products([[loss.residual], ([plus], [minus])], [(0, 1), (0, 0), (1, 1)])
+        if uu == 0:
+            raise Unmeasurable(
+                "unreached", "the displacement does not reach the outputs: does `model` use these parameters?"
+            )
+        bound = math.sqrt(rr * uu) * 0.5 / c
+        slope, source = _choose(direction, sample, ru * 0.5 / c, bound, half, "outputs")
+        return Measured(slope, curvature, source)
+
+
+@dataclass(frozen=True)
+class GaussNewtonBartlett(Estimator):
+    """Gauss-Newton-Bartlett: labels drawn from the model's own predictions (2305.14342, used by 2311.13877).
+
+    With labels drawn, g = J^T sqrt(k)(p - onehot) has mean zero and covariance the Gauss-Newton matrix, so <g, delta>^2
+    is unbiased for q. One draw is chi-squared with one degree of freedom (relative deviation sqrt(2)), ``draws`` of
+    them have sqrt(2/draws). Cross-entropy only. The slope is the training gradient's; clipping is not noticed.
+
+    Args:
+        draws: label draws per measurement, each one more backward pass.
+        seed: of the counter-based generator that draws the labels.
+    """
+
+    draws: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ValueError(f"GaussNewtonBartlett(draws=...) must be >= 1, got {self.draws}")
+
+    @property
+    def passes(self) -> float:  # type: ignore[override]
+        return 1.0 + 2.0 * self.draws
+
+    def measure(self, direction: Direction, sample: Sample, draw: int) -> Measured:
+        call, loss = sample.seen(), sample.outputs_loss()
+        if loss.weights is None:
+            raise EstimatorError("GaussNewtonBartlett takes a cross-entropy only: use GaussNewton for squared error")
+        root = loss.weights.sqrt()
+        total = 0.0
+        with untouched(direction.model):
+            call.random.restore()
+            with torch.enable_grad(), call.mode.applied(direction.model):
+                z = outputs_of(direction.model(*call.args, **call.kwargs), direction.logits)
+            rows = loss.rows(z)
+            label, residual = torch.empty(rows.shape[0], dtype=torch.int64), torch.empty_like(rows)
+            for i in range(self.draws):
+                _core.ce_sample(rows, self.seed, draw * self.draws + i, label)
+                _core.ce_residual(rows, label, root, residual)
+                seed = loss.unrows(residual, like=z)
+                drawn = torch.autograd.grad(z, direction.params, seed, retain_graph=True, allow_unused=True)
+                total += direction.dot(drawn) ** 2
+        return Measured(direction.dot(sample.gradients), total / self.draws * sample.passes, "gradients")
+
+
+@dataclass(eq=False)
+class Projection(Estimator):
+    """Second derivative of the loss itself along delta (the 1-d projection of 2311.13877). Needs ``loss=``.
+
+    Args:
+        method: ``"hvp"`` differentiates twice by the step along delta; where an operation has no second derivative
+            it says so once and goes on as ``"gradient"``, the central difference of two gradients. ``"loss"`` fits a
+            parabola to three losses, without any backward pass.
+    """
+
+    method: Literal["hvp", "gradient", "loss"] = "hvp"
+    needs_loss = True
+
+    def __post_init__(self) -> None:
+        if self.method not in ("hvp", "gradient", "loss"):
+            raise ValueError(f"Projection(method=...) must be 'hvp', 'gradient' or 'loss', got {self.method!r}")
+
+    @property
+    def passes(self) -> float:  # type: ignore[override]
+        return {"hvp": 7.0, "gradient": 6.0, "loss": 3.0}[self.method]
+
+    def measure(self, direction: Direction, sample: Sample, draw: int) -> Measured:
+        call = sample.seen()
+        if sample.loss is None:
+            raise EstimatorError(f"Projection({self.method!r}) needs the loss: pass loss=lambda model, batch: ...")
+        half = call.mode.half or direction.native
+        with untouched(direction.model):
+            slope, curvature = {"hvp": self._hvp, "gradient": self._gradient, "loss": self._loss}[self.method](
+                direction, _At(sample, call, direction), half
+            )
+        chosen, source = _choose(direction, sample, slope, abs(slope), half, "loss")
+        return Measured(chosen, curvature, source)
+
+    def _hvp(self, direction: Direction, at: _At, half: bool) -> tuple[float, float]:
+        c = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        try:
+            with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+                moved = [
+                    p.detach() + c.to(p) * d.to(p) for p, d in zip(direction.params, direction.deltas, strict=True)
+                ]
+                (slope,) = torch.autograd.grad(at.moved(moved), c, create_graph=True)
+                curvature = 0.0
+                if slope.requires_grad:
+                    (curvature,) = torch.autograd.grad(slope, c)
+        except (RuntimeError, NotImplementedError) as error:
+            if "derivative" not in str(error) and "double backward" not in str(error):
+                raise
+            warnings.warn(f"Projection('hvp') goes on as 'gradient': {error}", stacklevel=2)
+            self.method = "gradient"
+            return self._gradient(direction, at, half)
+        return float(slope), float(curvature)
+
+    def _gradient(self, direction: Direction, at: _At, half: bool) -> tuple[float, float]:
+        c = direction.step(half)
+        plus, minus = at.slope(c), at.slope(-c)
+        return (plus + minus) / 2, (plus - minus) / (2 * c)
+
+    def _loss(self, direction: Direction, at: _At, half: bool) -> tuple[float, float]:
+        # A second difference loses 4*u*|f|/(c^2 q) to rounding and c^2 to truncation: u^(1/4) balances the two.
+        unit = max(torch.finfo(p.dtype).eps for p in direction.deltas) / 2
+        c = direction.step(half) * max(1.0, unit**0.25 / 1e-3)
+        plus, here, minus = at.loss(c), at.loss(0.0), at.loss(-c)
+        return (plus - minus) / (2 * c), (plus - 2 * here + minus) / c**2
+
+
+@dataclass(frozen=True, eq=False)
+class _At:
+    """The loss of one sample at shifted parameters, always with the same random numbers and switches."""
+
+    sample: Sample
+    call: Call
+    direction: Direction
+
+    def _evaluate(self) -> Tensor:
+        self.call.random.restore()
+        with self.call.mode.applied(self.direction.model):
+            return self.sample.loss(self.direction.model)  # type: ignore[misc]
+
+    def loss(self, c: float) -> float:
+        with torch.no_grad(), self.direction.at(c):
+            return float(self._evaluate())
+
+    def slope(self, c: float) -> float:
+        with torch.enable_grad(), self.direction.at(c) as moved:
+            for m in moved:
+                m.requires_grad_()
+            return self.direction.dot(torch.autograd.grad(self._evaluate(), moved, allow_unused=True))
+
+    def moved(self, moved: list[Tensor]) -> Tensor:
+        replacement = {id(p): m for p, m in zip(self.direction.params, moved, strict=True)}
+        with parameters_as(self.direction.model, replacement):
+            return self._evaluate()
+
+
+@dataclass(frozen=True)
+class Smoothness(Estimator):
+    """Curvature L*||delta||^2 for a known smoothness constant L, as in the theory of 2311.13877.
+
+    Args:
+        L: smoothness constant of the loss in the parameters, > 0.
+    """
+
+    L: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.L < math.inf:
+            raise ValueError(f"Smoothness(L=...) must be > 0 and finite, got {self.L}")
+
+    def measure(self, direction: Direction, sample: Sample, draw: int) -> Measured:
+        return Measured(direction.dot(sample.gradients), self.L * direction.dd, "gradients")
+
+
+def estimator_of(value: Estimator | str) -> Estimator:
+    """An estimator by object or by name."""
+    names: dict[str, Callable[[], Estimator]] = {
+        "gauss-newton": GaussNewton,
+        "gnb": GaussNewtonBartlett,
+        "hvp": lambda: Projection("hvp"),
+        "gradient": lambda: Projection("gradient"),
+        "loss": lambda: Projection("loss"),
+    }
+    if isinstance(value, Estimator):
+        return value
+    if value in names:
+        return names[value]()
+    raise ValueError(f"GlyderLR(estimator=...) must be an Estimator or one of {', '.join(names)}, got {value!r}")

@@ -1,0 +1,63 @@
+"""A run in words."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from glyder.descent import GlyderLR
+
+
+def explain(scheduler: GlyderLR) -> str:
+    """What the scheduler found so far and what it means. See :meth:`glyder.GlyderLR.explain`."""
+    history = scheduler.history
+    usable = history[np.isfinite(history["curvature"])]
+    lines = [_measured(scheduler, len(usable), len(history))]
+    if len(usable):
+        lines.append(_advice(usable) if scheduler.observe_only else _found(scheduler))
+        outputs = int((usable["source"] != "gradients").sum())
+        if outputs:
+            lines.append(
+                f"In {outputs} of {len(usable)} measurements the training gradient was not that of the loss seen in "
+                "the outputs (clipped, rescaled or summed over several passes, or a loss with other terms): the "
+                "outputs' slope was taken."
+            )
+    unusual = {r: c for r, c in scheduler.reasons.items() if r not in ("kept", "first")}
+    if unusual:
+        lines.append("Also: " + ", ".join(f"{reason} {count} times" for reason, count in unusual.items()) + ".")
+    if scheduler.skipped:
+        lines.append(f"{scheduler.skipped} updates were skipped because their gradient was not finite.")
+    return "\n".join(lines)
+
+
+def _measured(scheduler: GlyderLR, usable: int, rows: int) -> str:
+    made = f"{scheduler.updates} updates made"
+    if not rows:
+        return f"{made}, nothing measured yet."
+    return f"{made}, {usable} of {rows} measurements usable."
+
+
+def _found(scheduler: GlyderLR) -> str:
+    if scheduler._base is None:
+        return "No scale has been found yet: the loss did not fall along the measured directions."
+    rates = ", ".join(f"{float(rate):.3g}" for rate in scheduler.get_last_lr())
+    return f"Base learning rate {scheduler._base:.3g}; with warm-up and {scheduler.anneal} annealing now {rates}."
+
+
+def _advice(usable: np.ndarray) -> str:
+    """The rule's rate, from averages over the latest measurements, next to the user's."""
+    base = usable["base"][-1]
+    if not math.isfinite(base):
+        return "The loss did not fall along the measured directions: no better rate can be named."
+    factor = base / usable["lr"][-1]
+    verdict = (
+        "about right"
+        if 0.5 <= factor <= 2
+        else f"about {factor:.2g} times too low"
+        if factor > 1
+        else f"about {1 / factor:.2g} times too high"
+    )
+    return f"The rate would be {base:.3g}; yours is {usable['lr'][-1]:.3g}, which is {verdict}."

@@ -1,0 +1,118 @@
+"""Arithmetic over lists of tensors: in C where C can read them, by torch operations elsewhere.
+
+This is the only file that holds numbers twice. For tensors in CPU memory every sum comes from one streaming pass of
+the C core, with double results that are the same bits on every machine. For tensors on other devices the same sums
+are formed by torch operations in double precision; the two agree to a relative error of ``n * 2**-53`` of the sum of
+absolute products (``tests/kernels`` checks it on CPU). ``GLYDER_DEVICE_PATH=torch`` forces the second way.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from glyder import _core
+from glyder.segments import pack
+
+Vector = Sequence[Tensor]
+Operand = Vector | tuple[Vector, Vector]
+Where = Callable[[int], str]
+"""Names the i-th tensor of a vector in an error message."""
+
+
+def in_c(tensors: Vector) -> bool:
+    """Whether C can read the tensors."""
+    return os.environ.get("GLYDER_DEVICE_PATH") != "torch" and all(t.device.type == "cpu" for t in tensors)
+
+
+def inner_products(
+    operands: Sequence[Operand], pairs: Sequence[tuple[int, int]], *, where: Where | None = None
+) -> tuple[float, ...]:
+    """Inner products of the pairs of operands, each a vector or the difference of two (a tuple of lists).
+
+    Vectors are lists of tensors, equal in the shapes of their entries; dtypes may differ. No entries give zeros.
+    """
+    vectors = [v for operand in operands for v in _sides(operand)]
+    if not vectors[0]:
+        return (0.0,) * len(pairs)
+    if all(in_c(v) for v in vectors):
+        packed = [tuple(pack(v, where=where) for v in _sides(operand)) for operand in operands]
+        return _core.reduce([sides if len(sides) == 2 else sides[0] for sides in packed], pairs)
+    return _torch_inner_products(operands, pairs)
+
+
+def snapshot(x: Vector) -> list[Tensor]:
+    """A copy of every tensor, outside of autograd."""
+    return [t.detach().clone(memory_format=torch.preserve_format) for t in x]
+
+
+def displace(older: Vector, scale: float, newer: Vector, *, where: Where | None = None) -> list[Tensor]:
+    """``scale*older - newer``, in at least single precision. The result takes ``older``'s memory where it can."""
+    out = [t if t.dtype.itemsize >= 4 else torch.empty_like(t, dtype=torch.float32) for t in older]
+
+    def in_torch(o: Tensor, old: Tensor, new: Tensor) -> None:
+        o.copy_(_wide(old).mul(scale).sub_(_wide(new)))
+
+    return _write(lambda o, old, new: _core.displace(o, old, scale, new), in_torch, (out, older, newer), where)
+
+
+def shifted(x: Vector, c: float, delta: Vector, *, where: Where | None = None) -> list[Tensor]:
+    """``x + c*delta`` as new tensors of ``delta``'s dtype (so half-precision parameters come in single)."""
+    out = [torch.empty_like(p, dtype=d.dtype, requires_grad=False) for p, d in zip(x, delta, strict=True)]
+
+    def in_torch(o: Tensor, p: Tensor, d: Tensor) -> None:
+        o.copy_(_wide(p).add(_wide(d), alpha=c))
+
+    return _write(lambda o, p, d: _core.perturb(o, p, c, d), in_torch, (out, x, delta), where)
+
+
+def _write(
+    in_c_: Callable[..., None],
+    in_torch: Callable[..., None],
+    vectors: tuple[list[Tensor], Vector, Vector],
+    where: Where | None,
+) -> list[Tensor]:
+    """One C call for all entries that C can read as they lie; torch for the rest. The first vector is written."""
+    plain: list[int] = []
+    for i, entry in enumerate(zip(*vectors, strict=True)):
+        if in_c(entry) and all(t.is_contiguous() and not t.is_complex() and not t.is_neg() for t in entry):
+            plain.append(i)
+        else:
+            in_torch(*entry)
+    if plain:
+        name = None if where is None else lambda k: where(plain[k])
+        packed = (pack([v[i] for i in plain], where=name, writable=v is vectors[0]) for v in vectors)
+        in_c_(*packed)
+    return vectors[0]
+
+
+def _sides(operand: Operand) -> tuple[Vector, ...]:
+    return operand if isinstance(operand, tuple) else (operand,)
+
+
+def _wide(t: Tensor) -> Tensor:
+    return t.detach().to(torch.complex128 if t.is_complex() else torch.float64)
+
+
+def _torch_inner_products(operands: Sequence[Operand], pairs: Sequence[tuple[int, int]]) -> tuple[float, ...]:
+    sums = [0.0] * len(pairs)
+    for index in range(len(_sides(operands[0])[0])):
+        values = []
+        for operand in operands:
+            sides = [_double(side[index]) for side in _sides(operand)]
+            values.append(sides[0] - sides[1] if len(sides) == 2 else sides[0])
+        products = torch.stack([torch.dot(values[i], values[j]) for i, j in pairs])
+        sums = [total + value for total, value in zip(sums, products.tolist(), strict=True)]
+    return tuple(sums)
+
+
+def _double(t: Tensor) -> Tensor:
+    t = t.detach()
+    if t.layout != torch.strided:
+        t = t.to_dense()
+    if t.is_complex():
+        t = torch.view_as_real(t.resolve_conj())
+    return t.reshape(-1).to(torch.float64)

@@ -1,0 +1,145 @@
+"""What a measurement is made on: the training batch of this update, or additional mini-batches."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from glyder.batches import batches_of
+from glyder.direction import Direction
+from glyder.estimators import EstimatorError, Sample
+from glyder.stream import TrainingStream, outputs_of
+from glyder.untouched import seed_all, untouched
+
+
+class Sampler:
+    """Makes the samples of a measurement.
+
+    Args:
+        model: the module that is trained.
+        loss: as given to the scheduler: None, ``"squared_error"``, a criterion module or a callable.
+        logits: picks the logits out of what the model returns.
+        batches, n_batches: additional mini-batches and how many of them make a measurement; None for the training
+            stream.
+        seed: of what is random in the forward passes of additional mini-batches.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: nn.Module | str | Callable[[nn.Module, Any], Tensor] | None,
+        logits: Callable[[Any], Tensor] | None,
+        batches: Any,
+        n_batches: int,
+        seed: int,
+    ) -> None:
+        if isinstance(loss, str) and loss != "squared_error":
+            raise ValueError(f"loss={loss!r} is not known: a loss by name is 'squared_error'; others are callables")
+        if batches is not None and (loss is None or isinstance(loss, str)):
+            raise ValueError(f"batches=... needs loss=callable(model, batch) or a criterion module, got loss={loss!r}")
+        self.model, self.loss, self.logits = model, loss, logits
+        self.n_batches, self.seed = n_batches, seed
+        self.batches = None if batches is None else batches_of(batches, seed)
+        criterion = loss if isinstance(loss, nn.Module) and batches is None else None
+        self.stream = TrainingStream(model, logits, criterion)
+
+    def samples(self, direction: Direction, draw: int) -> list[Sample]:
+        """The samples to average over. Leaves the model untouched."""
+        if self.batches is None:
+            return [self._training(direction)]
+        return [self._additional(direction, self.batches(), draw + i) for i in range(self.n_batches)]
+
+    @property
+    def taken(self) -> int:
+        """Additional mini-batches taken so far, where that can be told (a callable of the user's keeps its own)."""
+        return getattr(self.batches, "taken", 0)
+
+    @taken.setter
+    def taken(self, value: int) -> None:
+        if hasattr(self.batches, "taken"):
+            self.batches.taken = value
+
+    def _training(self, direction: Direction) -> Sample:
+        call, target = self.stream.last, self.stream.target
+        evaluate = None
+        if isinstance(self.loss, nn.Module):
+            if call is not None and target is not None:
+
+                def evaluate(model: nn.Module) -> Tensor:
+                    outputs = outputs_of(model(*call.args, **call.kwargs), self.logits)
+                    return self.loss(_like(outputs, target[0]), target[1])
+
+        elif callable(self.loss):
+
+            def evaluate(model: nn.Module) -> Tensor:
+                return _scalar(self.loss(model, call))
+
+        return Sample(
+            gradients=[p.grad for p in direction.params],
+            call=call,
+            passes=self.stream.passes,
+            loss=evaluate,
+            criterion=self.loss if isinstance(self.loss, (nn.Module, str)) else None,
+            target=target,
+        )
+
+    def _additional(self, direction: Direction, batch: Any, draw: int) -> Sample:
+        target: tuple[Tensor, Tensor] | None = None
+
+        def evaluate(model: nn.Module) -> Tensor:
+            nonlocal target
+            if not isinstance(self.loss, nn.Module):
+                return _scalar(self.loss(model, batch))  # type: ignore[misc,operator]
+            inputs, labels = batch
+            outputs = outputs_of(model(inputs), self.logits)
+            target = (outputs.detach(), labels)
+            return self.loss(outputs, labels)
+
+        self.stream.arm()
+        try:
+            with untouched(self.model), torch.enable_grad():
+                seed_all(self.seed * 1_000_003 + draw)
+                gradients = torch.autograd.grad(evaluate(self.model), direction.params, allow_unused=True)
+            call, passes = self.stream.last, self.stream.passes
+        finally:
+            self.stream.disarm()
+        return Sample(
+            gradients=gradients,
+            call=call,
+            passes=passes,
+            loss=evaluate,
+            criterion=self.loss if isinstance(self.loss, nn.Module) else None,
+            target=target,
+            exact=True,
+            passes_made=3.0,
+        )
+
+
+def only(samples: Sequence[Sample], indices: Sequence[int]) -> list[Sample]:
+    """The same samples for a part of the direction's parameters."""
+    return [dataclasses.replace(s, gradients=[s.gradients[i] for i in indices]) for s in samples]
+
+
+def _scalar(loss: Any) -> Tensor:
+    if not (isinstance(loss, Tensor) and loss.numel() == 1):
+        kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise EstimatorError(f"loss=callable must return a tensor with one element, got {kind}")
+    return loss.reshape(())
+
+
+def _like(outputs: Tensor, given: Tensor) -> Tensor:
+    """The outputs in the shape that the criterion was given."""
+    if outputs.shape == given.shape:
+        return outputs
+    if given.dim() > 2 and outputs.movedim(-1, 1).shape == given.shape:
+        return outputs.movedim(-1, 1)
+    if given.dim() <= 2 and outputs.numel() == given.numel():
+        return outputs.reshape(given.shape)
+    raise EstimatorError(
+        f"the criterion was called with shape {tuple(given.shape)}, the model's outputs have {tuple(outputs.shape)}: "
+        "pass loss=lambda model, batch: ... instead of the module"
+    )

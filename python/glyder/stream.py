@@ -1,0 +1,177 @@
+"""The training stream as the source of independent data.
+
+The displacement of update t is measured with training batch t+1, which is independent of it. Hooks on the model
+remember how the forward passes of that batch were called, what came out, and the gradient that the user's own
+backward pass sent into the outputs. Nothing else is needed: no second loader, no closure, no loss function.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from glyder.untouched import Mode, RandomState
+
+
+class OutputError(TypeError):
+    """The model's output holds no tensor that can be taken for logits."""
+
+
+def outputs_of(result: Any, logits: Callable[[Any], Tensor] | None = None) -> Tensor:
+    """The tensor of logits (or predictions) in what a model returned.
+
+    A tensor is itself; otherwise the attribute or key ``logits``; otherwise the only floating-point tensor of a
+    tuple, list or dict. ``logits`` (a callable) overrides all of it. Raises OutputError with the remedy.
+    """
+    if logits is not None:
+        chosen = logits(result)
+        if not isinstance(chosen, Tensor):
+            raise OutputError(f"logits=... must return a tensor, got {type(chosen).__name__}")
+        return chosen
+    if isinstance(result, Tensor):
+        return result
+    named = result.get("logits") if isinstance(result, Mapping) else getattr(result, "logits", None)
+    if isinstance(named, Tensor):
+        return named
+    values = list(result.values()) if isinstance(result, Mapping) else result
+    if isinstance(values, (tuple, list)):
+        tensors = [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
+        if len(tensors) == 1:
+            return tensors[0]
+    raise OutputError(
+        f"cannot tell the logits in a model output of type {type(result).__name__}: "
+        "pass logits=lambda output: ... to the estimator"
+    )
+
+
+@dataclass(eq=False)
+class Call:
+    """One forward pass of the training loop that took part in a backward pass."""
+
+    args: tuple
+    kwargs: dict[str, Any]
+    mode: Mode
+    random: RandomState
+    versions: tuple[int, ...]
+    outputs: Tensor | None = None
+    residual: Tensor | None = None
+    """Gradient of the trained loss by the outputs, in whatever scale the loss had."""
+    cache: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def stale(self) -> bool:
+        """Whether the inputs were overwritten since the pass."""
+        return _versions(self.args, self.kwargs) != self.versions
+
+
+def _versions(args: tuple, kwargs: dict[str, Any]) -> tuple[int, ...]:
+    tensors = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and not leaf.is_inference())
+    return tuple(t._version for t in tensors)
+
+
+class TrainingStream:
+    """Remembers the forward passes of the next update while it is armed.
+
+    Attributes:
+        passes: forward passes whose outputs received a gradient since :meth:`arm`.
+        last: the latest of them, or None.
+    """
+
+    def __init__(self, model: nn.Module, logits: Callable[[Any], Tensor] | None, criterion: nn.Module | None) -> None:
+        self.model = model
+        self.logits = logits
+        self.armed = False
+        self.passes = 0
+        self.last: Call | None = None
+        self.target: tuple[Tensor, Tensor] | None = None
+        self._open: Call | None = None
+        hooks = _Hooks(self)
+        self._handles = [
+            model.register_forward_pre_hook(hooks.before, with_kwargs=True),
+            model.register_forward_hook(hooks.after, with_kwargs=True),
+        ]
+        if criterion is not None:
+            self._handles.append(criterion.register_forward_pre_hook(hooks.loss))
+
+    def arm(self) -> None:
+        """Remember the passes from now on."""
+        self.armed, self.passes, self.last, self.target, self._open = True, 0, None, None, None
+
+    def disarm(self) -> None:
+        """Forget everything, and hold no reference to the user's data."""
+        self.arm()
+        self.armed = False
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self.disarm()
+
+    def _before(self, args: tuple, kwargs: dict[str, Any]) -> None:
+        if self.armed and torch.is_grad_enabled():
+            self._open = Call(args, kwargs, Mode.now(self.model), RandomState.now(), _versions(args, kwargs))
+
+    def _after(self, result: Any) -> None:
+        call, self._open = self._open, None
+        if call is None or not torch.is_grad_enabled():
+            return
+        outputs = outputs_of(result, self.logits)
+        if not outputs.requires_grad:
+            return
+        call.outputs = outputs.detach()
+        stream = weakref.ref(self)
+
+        def received(gradient: Tensor) -> None:
+            owner = stream()
+            if owner is None or not owner.armed:
+                return
+            if call.residual is None:
+                owner.passes += 1
+                owner.last = call
+                call.residual = gradient.detach()
+            else:  # a second backward through the same pass (retain_graph)
+                call.residual = call.residual + gradient.detach()
+
+        outputs.register_hook(received)
+
+    def _loss(self, args: tuple) -> None:
+        if self.armed and torch.is_grad_enabled() and len(args) >= 2:
+            self.target = (args[0], args[1])
+
+
+class _Hooks:
+    """What is registered on the model: a weak link, so that copies and pickles of the model carry nothing of it."""
+
+    def __init__(self, stream: TrainingStream | None = None) -> None:
+        self._stream = (lambda: None) if stream is None else weakref.ref(stream)
+
+    def __reduce__(self) -> tuple:
+        return _Hooks, ()
+
+    def __deepcopy__(self, memo: dict) -> _Hooks:
+        return _Hooks()
+
+    # The hooks run arbitrary Python and must not be traced into a compiled graph.
+    @torch.compiler.disable
+    def before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        stream = self._stream()
+        if stream is not None:
+            stream._before(args, kwargs)
+
+    @torch.compiler.disable
+    def after(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], result: Any) -> None:
+        stream = self._stream()
+        if stream is not None:
+            stream._after(result)
+
+    @torch.compiler.disable
+    def loss(self, module: nn.Module, args: tuple) -> None:
+        stream = self._stream()
+        if stream is not None:
+            stream._loss(args)

@@ -1,0 +1,80 @@
+"""What is known of particular optimizers, by name. Everything else is measured, not assumed.
+
+An optimizer of any other name is followed: its direction is whatever it did, divided by the rate it did it with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.optim import Optimizer
+
+_OWN_RATE = "it sets a step size of its own and would not follow"
+
+REFUSED: dict[str, str] = {
+    "Rprop": "it ignores its learning rate after the first step",
+    "ASGD": "it keeps a rate of its own in its state, one update behind",
+    "Prodigy": _OWN_RATE,
+    "DAdaptAdam": _OWN_RATE,
+    "DAdaptSGD": _OWN_RATE,
+    "DAdaptAdaGrad": _OWN_RATE,
+    "DAdaptAdan": _OWN_RATE,
+    "DAdaptLion": _OWN_RATE,
+    "DoG": _OWN_RATE,
+    "LDoG": _OWN_RATE,
+    "Momo": _OWN_RATE,
+    "MomoAdam": _OWN_RATE,
+}
+"""Optimizers that cannot be steered by their learning rate, and why."""
+
+DECOUPLED = frozenset({"AdamW", "Muon", "Adafactor", "Lion"})
+"""Optimizers whose weight decay multiplies the parameters by 1 - lr*weight_decay and is no part of the loss."""
+
+LATE = frozenset({"LBFGS"})
+"""Optimizers that read the rate before they call the closure: a new rate acts one update later."""
+
+
+def check_optimizer(optimizer: Any, scheduler: str, observe_only: bool) -> None:
+    """Raise TypeError or ValueError, naming the reason, for what cannot be scheduled."""
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{scheduler}(optimizer=...) must be a torch Optimizer, got {type(optimizer).__name__}")
+    name = type(optimizer).__name__
+    for g, group in enumerate(optimizer.param_groups):
+        if "lr" not in group:
+            raise ValueError(f"{scheduler}: group {g} of {name} has no 'lr', so there is no rate to set")
+        if group.get("maximize"):
+            raise ValueError(f"{scheduler}: group {g} of {name} has maximize=True: minimise the negative instead")
+        if group.get("line_search_fn") is not None:
+            raise ValueError(f"{scheduler} cannot follow {name} with line_search_fn: the line search sets the step")
+    if name in REFUSED and not observe_only:
+        raise ValueError(f"{scheduler} cannot follow {name}: {REFUSED[name]}. AnnealedLR gives it a schedule")
+
+
+def decoupled_decay(optimizer: Optimizer, group: dict[str, Any]) -> float:
+    """The factor lambda of decoupled weight decay, x <- (1 - lr*lambda)x - lr*d; 0 without."""
+    if type(optimizer).__name__ in DECOUPLED or group.get("decoupled_weight_decay"):
+        return float(group.get("weight_decay", 0.0))
+    return 0.0
+
+
+def l2_decay(optimizer: Optimizer, group: dict[str, Any]) -> float:
+    """The factor lambda of weight decay that is part of the loss, lambda/2 ||x||^2; 0 without."""
+    return 0.0 if decoupled_decay(optimizer, group) else float(group.get("weight_decay", 0.0))
+
+
+def young(optimizer: Optimizer, group: dict[str, Any], updates: int) -> float:
+    """The share of its final weight that a momentum buffer has gathered after ``updates`` updates, in (0, 1].
+
+    A buffer b <- beta*b + (1 - dampening)*g, started from b = g, holds the weight beta^(t-1) +
+    (1 - dampening)(1 - beta^(t-1))/(1 - beta) after t updates. Buffers that are bias-corrected (Adam and its kin) or
+    normalised (Muon) are never young.
+    """
+    beta = float(group.get("momentum") or 0.0)
+    if not 0 < beta < 1 or type(optimizer).__name__ not in ("SGD", "RMSprop", "SignSGD") or updates < 1:
+        return 1.0
+    rest = 1.0 - float(group.get("dampening", 0.0))
+    if rest <= 0:
+        return 1.0
+    old = beta ** (updates - 1)
+    weight = old + rest * (1 - old) / (1 - beta)
+    return min(1.0, weight * (1 - beta) / rest)

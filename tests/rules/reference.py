@@ -1,0 +1,151 @@
+"""Plain twins of the rules, stages and schedules, written as the papers and file heads write them.
+
+Rules keep the whole history of their measurements and go through it anew at every update; schedules are evaluated in
+decimal arithmetic of 50 digits. Slow, and of no use but to compare with. Statistics are taken as given: refusing bad
+ones is not described here.
+"""
+
+import math
+from decimal import Decimal, getcontext
+
+getcontext().prec = 50
+
+PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")
+
+Verdict = tuple[float, str, str]
+
+
+def skip(reason: str) -> Verdict:
+    return 0.0, "skip", reason
+
+
+def discounted(history: list[float], memory: float) -> float:
+    """Mean with weights (1 - 1/memory)^age."""
+    beta = 1 - 1 / memory
+    weights = [beta**age for age in range(len(history))][::-1]
+    return math.fsum(w * h for w, h in zip(weights, history, strict=True)) / math.fsum(weights)
+
+
+class Glyder:
+    """Corollary 2.2 of 2311.13877 along any direction, slope and curvature averaged apart."""
+
+    def __init__(self, sigma: float = 2.0, memory: float = math.inf) -> None:
+        self.sigma, self.memory = sigma, memory
+        self.a: list[float] = []
+        self.smoothness: list[float] = []
+
+    def update(self, slope: float, curvature: float, dd: float, lr: float, young: float) -> Verdict:
+        if dd == 0:
+            return skip("not_visible")
+        slope_at_start = slope + curvature  # <grad f(x_t), delta>, to second order
+        self.a.append(slope_at_start / lr / (dd / lr**2) * young)
+        self.smoothness.append(curvature / lr**2 / (dd / lr**2))
+        a, smoothness = discounted(self.a, self.memory), discounted(self.smoothness, self.memory)
+        if a <= 0:
+            return skip("no_slope")
+        if smoothness <= 0:
+            return skip("no_curvature")
+        return self.sigma * a / smoothness, "keep", "kept"
+
+
+class Start:
+    def __init__(self, visible: float = 1e-4, tolerance: float = 0.1, jump: float = 100.0) -> None:
+        self.visible, self.tolerance, self.jump = visible, tolerance, jump
+        self.first = True
+
+    def update(self, xx: float, gg: float, n: float, dd: float, previous: float) -> Verdict:
+        if self.first:
+            self.first = False
+            length = math.sqrt(xx) if xx > 0 else math.sqrt(n)
+            return self.visible * length / max(math.sqrt(gg), math.sqrt(n)), "keep", "first"
+        if dd == 0 and gg == 0:
+            return previous, "keep", "no_gradient"
+        if dd == 0:
+            return previous * self.jump, "keep", "not_visible"
+        missing = self.visible * math.sqrt(xx) / math.sqrt(dd)
+        if missing * self.tolerance > 1:
+            return previous * min(self.jump, missing), "keep", "not_visible"
+        return previous, "keep", "kept"
+
+
+class Bounds:
+    def __init__(self, min_lr: float = 0.0, max_lr: float = math.inf) -> None:
+        self.min_lr, self.max_lr = min_lr, max_lr
+
+    def update(self, rate: float) -> Verdict:
+        reason = "at_min" if rate < self.min_lr else "at_max" if rate > self.max_lr else "kept"
+        return min(max(rate, self.min_lr), self.max_lr), "keep", reason
+
+
+class Growth:
+    def __init__(self, max_growth: float = 10.0) -> None:
+        self.max_growth = max_growth
+
+    def update(self, rate: float, previous: float) -> Verdict:
+        if rate > self.max_growth * previous:
+            return self.max_growth * previous, "keep", "growth_limited"
+        return rate, "keep", "kept"
+
+
+class Brake:
+    def __init__(
+        self, memory: float = 20.0, limit: float = 10.0, drop: float = 0.5, patience: float = 2, rest: float = 5
+    ) -> None:
+        self.memory, self.limit, self.drop, self.patience, self.rest = memory, limit, drop, patience, rest
+        self.norms: list[float] = []
+        self.means: list[float] = []
+        self.high: list[bool] = []
+        self.braked: list[int] = []  # updates at which the brake acted
+
+    def update(self, rate: float, gg: float) -> Verdict:
+        if gg > 0:
+            self.observe(math.sqrt(gg))
+        acted = gg > 0 and bool(self.braked) and self.braked[-1] == len(self.norms) - 1
+        return rate * self.drop ** len(self.braked), "keep", "braked" if acted else "kept"
+
+    def observe(self, norm: float) -> None:
+        t = len(self.norms)
+        self.high.append(t >= self.memory and norm > self.limit * math.exp(max(self.means)))
+        rested = not self.braked or t - self.braked[-1] > self.rest
+        in_a_row = next((i for i, high in enumerate(reversed(self.high)) if not high), t + 1)
+        if rested and in_a_row >= self.patience:
+            self.braked.append(t)
+        self.norms.append(norm)
+        self.means.append(discounted([math.log(n) for n in self.norms], self.memory))
+
+
+def decimal_cos(x: Decimal) -> Decimal:
+    term = total = Decimal(1)
+    for k in range(1, 60):
+        term *= -x * x / ((2 * k - 1) * (2 * k))
+        total += term
+    return total
+
+
+def shape(name: str, t: int, total: int | None, warmup: int, **p: float) -> Decimal:
+    """h(u) of the file head of schedule.h."""
+    if name == "constant":
+        return Decimal(1)
+    if name == "rsqrt":
+        return (Decimal(max(warmup, 1)) / (t + 1)).sqrt()
+    assert total is not None
+    u = Decimal(t - warmup) / (total - warmup)
+    if name == "polynomial":
+        return (1 - u) ** Decimal(p.get("power", 1))
+    if name == "linear":
+        return 1 - u
+    if name == "cosine":
+        return (1 + decimal_cos(PI * u)) / 2
+    if name == "wsd":
+        decay = min(Decimal(p.get("decay_fraction", 0.2)) * total, Decimal(total - warmup))
+        return min(Decimal(1), (total - t) / decay) if decay else Decimal(1)
+    raise ValueError(name)
+
+
+def schedule(name: str, t: int, total: int | None = None, warmup: int = 0, **p: float) -> Decimal:
+    endless = name in ("constant", "rsqrt")
+    if not endless and total is not None and t >= total:
+        return Decimal(0)
+    if t < warmup:
+        return Decimal(t + 1) / warmup
+    return shape(name, t, total, warmup, **p)

@@ -1,0 +1,194 @@
+"""Rules where the answer is known: quadratics, first rates, divergences."""
+
+import itertools
+import math
+import random
+
+import numpy as np
+import pytest
+
+from glyder import _core
+
+
+class Quadratic:
+    """f(x) = x^T H x/2, and gradient descent on it with the statistics that a measurement would give."""
+
+    def __init__(self, seed: int, n: int = 7) -> None:
+        rng = np.random.default_rng(seed)
+        self.h = rng.uniform(0.1, 10, n)
+        self.x = rng.standard_normal(n)
+
+    def loss(self) -> float:
+        return 0.5 * float(self.x @ (self.h * self.x))
+
+    def gradient(self) -> np.ndarray:
+        return self.h * self.x
+
+    def step(self, lr: float, direction: np.ndarray) -> dict[str, float]:
+        delta = lr * direction
+        self.x = self.x - delta
+        return {
+            "slope": float(self.gradient() @ delta),
+            "curvature": float(delta @ (self.h * delta)),
+            "dd": float(delta @ delta),
+            "lr": lr,
+            "young": 1.0,
+        }
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("lr", [1e-6, 1e-2, 1.0])
+def test_latest_measurement_is_exact_line_search(seed: int, lr: float) -> None:
+    """sigma = 1, memory = 1: the minimiser along d, <grad, d>/(d^T H d), whatever rate the measurement was made at."""
+    quadratic = Quadratic(seed)
+    g = quadratic.gradient()
+    rate, action, _ = _core.Rule("glyder", sigma=1, memory=1).update(**quadratic.step(lr, g))
+    assert action == "keep"
+    assert rate == pytest.approx(float(g @ g) / float(g @ (quadratic.h * g)), rel=1e-12)
+
+
+def test_latest_measurement_descends_to_the_bottom() -> None:
+    quadratic, rule = Quadratic(0), _core.Rule("glyder", sigma=1, memory=1)
+    rate = rule.update(**quadratic.step(1e-3, quadratic.gradient()))[0]
+    for _ in range(300):
+        rate = rule.update(**quadratic.step(rate, quadratic.gradient()))[0]
+    assert quadratic.loss() < 1e-12
+
+
+def test_sigma_two_leaves_the_loss_as_it_was() -> None:
+    """The step of twice the optimum lands at the same height on the other side."""
+    quadratic = Quadratic(1)
+    x0, g = quadratic.x.copy(), quadratic.gradient()
+    before = quadratic.loss()
+    rate = _core.Rule("glyder").update(**quadratic.step(1e-4, g))[0]
+    quadratic.x = x0
+    quadratic.step(rate, g)
+    assert quadratic.loss() == pytest.approx(before, rel=1e-9)
+
+
+@pytest.mark.parametrize("young", [0.1, 0.5, 0.999])
+def test_young_buffer_is_corrected(young: float) -> None:
+    """A buffer that has gathered the weight w steps w*lr*d: the rate for the full d is w times what it looks like."""
+    full, short = Quadratic(2), Quadratic(2)
+    g = full.gradient()
+    expected = _core.Rule("glyder").update(**full.step(1e-3, g))[0]
+    stats = short.step(1e-3, young * g)
+    assert _core.Rule("glyder").update(**{**stats, "young": young})[0] == pytest.approx(expected, rel=1e-9)
+
+
+def test_plain_mean_divides_the_means() -> None:
+    """Means apart, divided at the end: slopes 1 and 3, curvatures 1 and 7 give 12/8 and not the mean of ratios."""
+    rule = _core.Rule("glyder", sigma=1)
+    rule.update(slope=0, curvature=1, dd=1, lr=1, young=1)
+    assert rule.update(slope=4, curvature=7, dd=1, lr=1, young=1)[0] == 12 / 8
+    assert rule.state == {"slope": 12, "curvature": 8, "count": 2}
+
+
+def test_glyder_holds_without_slope_or_curvature() -> None:
+    assert _core.Rule("glyder").update(slope=-3, curvature=1, dd=1, lr=1, young=1)[1:] == ("skip", "no_slope")
+    assert _core.Rule("glyder").update(slope=3, curvature=-1, dd=1, lr=1, young=1)[1:] == ("skip", "no_curvature")
+    assert _core.Rule("glyder").update(slope=3, curvature=1, dd=0, lr=1, young=1)[1:] == ("skip", "not_visible")
+
+
+@pytest.mark.parametrize(("young", "lr"), [(0.0, 1.0), (1.1, 1.0), (-1.0, 1.0), (1.0, 0.0), (1.0, -1.0)])
+def test_glyder_takes_no_impossible_scalars(young: float, lr: float) -> None:
+    verdict = _core.Rule("glyder").update(slope=1, curvature=1, dd=1, lr=lr, young=young)
+    assert verdict == (0.0, "skip", "out_of_range")
+
+
+def first(**stats: float) -> float:
+    rate: float = _core.Rule("start").update(**{"dd": math.nan, "previous": math.nan, **stats})[0]
+    return rate
+
+
+def test_first_rate_aims_at_the_visible_displacement() -> None:
+    """||delta|| = 1e-4 ||x|| for the longer of the two kinds of direction."""
+    assert first(xx=9e4, gg=100.0**2, n=400) == pytest.approx(1e-4 * 300 / 100)
+    assert first(xx=9e4, gg=1e-12, n=400) == pytest.approx(1e-4 * 300 / 20)
+    assert first(xx=9e4, gg=0, n=400) == pytest.approx(1e-4 * 300 / 20)
+
+
+def test_first_rate_where_all_parameters_are_zero() -> None:
+    assert first(xx=0, gg=0, n=400) == pytest.approx(1e-4)
+    assert first(xx=0, gg=1e4, n=400) == pytest.approx(1e-4 * 20 / 100)
+
+
+@pytest.mark.parametrize("xx", [0.0, 5e-324, 1e-300, 1e308])
+@pytest.mark.parametrize("gg", [0.0, 5e-324, 1e-300, 1e308])
+@pytest.mark.parametrize("n", [1.0, 1e12])
+def test_first_rate_is_never_zero(xx: float, gg: float, n: float) -> None:
+    assert 2.0**-1022 <= first(xx=xx, gg=gg, n=n) < math.inf
+
+
+@pytest.mark.parametrize(("dtype", "visible"), [(np.float32, 1e-4), (np.float16, 1e-2)])
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1.0, 1e12])
+def test_start_gets_to_a_visible_displacement(dtype: type, visible: float, scale: float) -> None:
+    """Whatever the length of the direction, a few updates of a rounding optimizer are enough."""
+    rng = np.random.default_rng(0)
+    x: np.ndarray = rng.standard_normal(1000).astype(dtype)
+    d = scale * rng.standard_normal(1000)
+    rule = _core.Rule("start", visible=visible)
+    xx, dd, rate = float(x.astype(float) @ x.astype(float)), 0.0, 0.0
+    for _ in range(40):
+        rate, action, reason = rule.update(xx=xx, gg=float(d @ d), n=x.size, dd=dd, previous=rate)
+        assert action == "keep"
+        if reason == "kept":
+            break
+        new: np.ndarray = (x.astype(float) - rate * d).astype(dtype)
+        dd = float(((x.astype(float) - new.astype(float)) ** 2).sum())
+    assert reason == "kept"
+    assert 0.1 * visible <= math.sqrt(dd / xx) <= 10 * visible
+
+
+def test_start_waits_for_a_gradient() -> None:
+    rule = _core.Rule("start")
+    rate = rule.update(xx=1, gg=0, n=1, dd=0, previous=0)[0]
+    for _ in range(1000):
+        assert rule.update(xx=1, gg=0, n=1, dd=0, previous=rate) == (rate, "keep", "no_gradient")
+
+
+def test_growth_without_a_previous_rate_is_free() -> None:
+    for previous in (0.0, math.nan, math.inf):
+        assert _core.Rule("growth").update(rate=5.0, previous=previous) == (5.0, "keep", "kept")
+
+
+def brake_after(norms: list[float], **config: float) -> list[float]:
+    rule = _core.Rule("brake", **config)
+    return [rule.update(rate=1.0, gg=norm**2)[0] for norm in norms]
+
+
+def test_brake_leaves_an_ordinary_run_alone() -> None:
+    rng = random.Random(0)
+    norms = [math.exp(rng.gauss(0, 0.5)) * (1 + 5 * t / 2000) for t in range(2000)]
+    assert set(brake_after(norms)) == {1.0}
+
+
+def test_brake_leaves_single_outliers_alone() -> None:
+    assert set(brake_after(([1.0] * 30 + [1e6]) * 10)) == {1.0}
+
+
+def test_brake_never_acts_without_history() -> None:
+    assert set(brake_after([1e3**t for t in range(20)])) == {1.0}
+
+
+def test_brake_acts_on_a_divergence_and_rests() -> None:
+    """Norms that double at every update: on from the fourth doubling's second high update, then every rest + 1."""
+    factors = brake_after([1.0] * 30 + [2.0**t for t in range(1, 40)])
+    drops = [t for t in range(1, len(factors)) if factors[t] < factors[t - 1]]
+    assert drops[0] < 30 + 8
+    assert {b - a for a, b in itertools.pairwise(drops)} == {6}
+    assert all(factors[t] == factors[t - 1] / 2 for t in drops)
+
+
+def test_brake_gets_used_to_a_new_level() -> None:
+    factors = brake_after([1.0] * 100 + [100.0] * 1000)
+    assert 1 / 16 <= factors[-1] <= 1 / 2
+    assert factors[-1] == factors[200]
+
+
+def test_brake_counts_what_is_not_finite() -> None:
+    rule = _core.Rule("brake")
+    for gg in (math.nan, math.inf, -1.0):
+        assert rule.update(rate=1.0, gg=gg) == (0.0, "skip", "not_finite")
+    assert rule.state["bad"] == 3
+    assert rule.state["count"] == 0

@@ -1,0 +1,166 @@
+"""Schedules at every update against decimal arithmetic, against torch's, and at the edges."""
+
+import math
+import sys
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from glyder import _core
+
+from . import reference
+
+ENDLESS = {"constant", "rsqrt"}
+KINDS = [
+    ("constant", {}),
+    ("polynomial", {}),
+    ("polynomial", {"power": 2.0}),
+    ("polynomial", {"power": 0.5}),
+    ("polynomial", {"power": 3.7}),
+    ("linear", {}),
+    ("cosine", {}),
+    ("rsqrt", {}),
+    ("wsd", {}),
+    ("wsd", {"decay_fraction": 0.0}),
+    ("wsd", {"decay_fraction": 1.0}),
+    ("wsd", {"decay_fraction": 0.37}),
+]
+IDS = [name + "".join(f"-{value}" for value in p.values()) for name, p in KINDS]
+each_kind = pytest.mark.parametrize(("name", "parameters"), KINDS, ids=IDS)
+
+
+def test_all_schedules_are_in_the_table() -> None:
+    assert set(_core.schedules()) == {name for name, _ in KINDS}
+
+
+@each_kind
+@pytest.mark.parametrize(
+    ("total", "warmup"), [(1, 0), (2, 1), (7, 7), (7, 9), (10, 1), (100, 0), (1000, 100), (997, 31)]
+)
+def test_closed_form_at_every_update(name: str, parameters: dict[str, Any], total: int, warmup: int) -> None:
+    for t in range(total + 3):
+        got = _core.schedule(name, t, total=total, warmup=warmup, **parameters)
+        expected = reference.schedule(name, t, total, warmup, **parameters)
+        assert abs(Decimal(got) - expected) <= Decimal("1e-15") * expected
+
+
+@each_kind
+@pytest.mark.parametrize("total", [10**6, 10**12])
+def test_relative_accuracy_next_to_the_end(name: str, parameters: dict[str, Any], total: int) -> None:
+    """(1 + cos)/2 would be exactly 0 or wrong in every digit here."""
+    for t in (0, total // 3, total - 1000, total - 2, total - 1):
+        got = _core.schedule(name, t, total=total, warmup=5, **parameters)
+        expected = reference.schedule(name, t, total, 5, **parameters)
+        assert got > 0
+        assert abs(Decimal(got) - expected) <= Decimal("1e-15") * expected
+
+
+@each_kind
+@settings(deadline=None)
+@given(data=st.data())
+def test_factor_is_in_range(name: str, parameters: dict[str, Any], data: st.DataObject) -> None:
+    whole = st.integers(0, 2**53) | st.integers(0, 20)
+    t, total, warmup = data.draw(whole), data.draw(whole), data.draw(whole)
+    factor = _core.schedule(name, t, total=total, warmup=warmup, **parameters)
+    assert 0 <= factor <= 1
+    if name in ENDLESS or t < total:
+        assert factor > 0
+    else:
+        assert factor == 0
+
+
+@each_kind
+@pytest.mark.parametrize("warmup", [0, 1, 10, 99, 100, 150])
+def test_rises_once_and_falls_once(name: str, parameters: dict[str, Any], warmup: int) -> None:
+    """Up to 1 in the warm-up, reached on its last update; then never up again, and no jump at the seam."""
+    factors = [_core.schedule(name, t, total=100, warmup=warmup, **parameters) for t in range(120)]
+    top = min(warmup, len(factors))
+    end = min(top, 100) if name not in ENDLESS else top
+    assert factors[:end] == [(t + 1) / warmup for t in range(end)]
+    assert all(a >= b for a, b in zip(factors[max(end - 1, 0) :], factors[end:], strict=False))
+    if warmup < 100:
+        assert factors[warmup] >= 0.5
+        assert factors[warmup] == 1 or name == "rsqrt"
+
+
+@each_kind
+def test_warmup_of_none_and_one(name: str, parameters: dict[str, Any]) -> None:
+    for warmup in (0, 1):
+        assert _core.schedule(name, 0, total=10, warmup=warmup, **parameters) == 1
+
+
+@each_kind
+def test_a_run_without_updates(name: str, parameters: dict[str, Any]) -> None:
+    assert _core.schedule(name, 0, total=0, **parameters) == (1.0 if name in ENDLESS else 0.0)
+
+
+@each_kind
+def test_no_total(name: str, parameters: dict[str, Any]) -> None:
+    if name in ENDLESS:
+        assert _core.schedule(name, 5, **parameters) == _core.schedule(name, 5, total=3, **parameters)
+    else:
+        with pytest.raises((TypeError, ValueError), match="total"):
+            _core.schedule(name, 5, **parameters)
+
+
+@each_kind
+@pytest.mark.parametrize("bad", [{"t": -1}, {"warmup": -1}, {"total": -1}, {"total": -2}, {"total": 2**53 + 1}])
+def test_bad_numbers(name: str, parameters: dict[str, Any], bad: dict[str, int]) -> None:
+    arguments = {"t": 1, "total": 10, "warmup": 1, **bad}
+    with pytest.raises((ValueError, OverflowError)):
+        _core.schedule(name, arguments.pop("t"), **arguments, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("polynomial", {"power": 0.0}),
+        ("polynomial", {"power": math.inf}),
+        ("polynomial", {"power": math.nan}),
+        ("wsd", {"decay_fraction": -0.1}),
+        ("wsd", {"decay_fraction": 1.1}),
+        ("cosine", {"power": 1.0}),
+        ("linear", {"nosuch": 1.0}),
+    ],
+)
+def test_bad_parameters(name: str, parameters: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=next(iter(parameters))):
+        _core.schedule(name, 1, total=10, **parameters)
+
+
+def test_unknown_schedule() -> None:
+    with pytest.raises(ValueError, match="nosuch"):
+        _core.schedule("nosuch", 1)
+
+
+def test_polynomial_of_power_one_is_linear() -> None:
+    for t in range(101):
+        assert _core.schedule("polynomial", t, total=100) == _core.schedule("linear", t, total=100)
+
+
+TORCH = [
+    ("cosine", {}, lambda opt: torch.optim.lr_scheduler.CosineAnnealingLR(opt, 200)),
+    ("polynomial", {"power": 2.0}, lambda opt: torch.optim.lr_scheduler.PolynomialLR(opt, 200, 2.0)),
+    ("linear", {}, lambda opt: torch.optim.lr_scheduler.LinearLR(opt, 1.0, 0.0, 200)),
+]
+
+
+@pytest.mark.parametrize(("name", "parameters", "build"), TORCH, ids=[row[0] for row in TORCH])
+def test_equals_torch(name: str, parameters: dict[str, Any], build: Callable[..., Any]) -> None:
+    """1e-12: torch's go from one rate to the next, and round at every step."""
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = build(optimizer)
+    for t in range(200):
+        got = _core.schedule(name, t, total=200, **parameters)
+        assert got == pytest.approx(scheduler.get_last_lr()[0], rel=1e-12, abs=1e-12)
+        optimizer.step()
+        scheduler.step()
+
+
+def test_smallest_factor_is_far_from_underflow() -> None:
+    assert _core.schedule("cosine", 2**53 - 1, total=2**53) > sys.float_info.min
