@@ -46,8 +46,8 @@
 #define GL_LEVEL_END          GL_PRAGMA(GCC pop_options)
 #endif
 
-/* No product is fused into a sum: the levels would differ.  The build passes -ffp-contract=off, the only way to tell GCC;
- * the others listen to the source as well. */
+/* No product is fused into a sum: the levels would differ.  The build passes -ffp-contract=off, the only way to tell
+ * GCC; the others listen to the source as well. */
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(_MSC_VER)

@@ -13,13 +13,14 @@
  * Misfits.  All of r sits in one entry per row, so an error of the other entries would vanish beside it: the entries
  * y_i and the others are judged apart, each by root of (sum of squared errors / sum of squares), and the larger counts.
  * Where p_y is near 1, the loss computes p_y - 1 with an absolute error of up to 6 units of rounding u (seen in
- * torch's float32); 8 u k_i is forgiven there, and where 1 - p_y < sqrt(u), entry y takes no part in the fit.  In the others half of the dtype's
- * smallest number is forgiven, for they may have been rounded to nothing.
+ * torch's float32); 8 u k_i is forgiven there, and where 1 - p_y < sqrt(u), entry y takes no part in the fit.  In the
+ * others half of the dtype's smallest number is forgiven, for they may have been rounded to nothing; what is no larger
+ * proves nothing either.
  *
  * Tolerances lie an order of magnitude above what torch's own rounding makes, which is not u but u |log p| in p.
  *
- * What cannot be decided.  Where all p are uniform to within the tolerance, smoothing by s looks hard with k shortened by
- * 1 - s.  Any loss that sees the logits through p_y alone (focal loss) is hard with a factor of its own in each row.
+ * What cannot be decided.  Where all p are uniform to within the tolerance, smoothing by s looks hard with k shortened
+ * by 1 - s.  Any loss that sees the logits through p_y alone (focal loss) is hard with a factor of its own in each row.
  */
 #include <stddef.h>
 #include <math.h>
@@ -42,7 +43,7 @@ static const struct gl_precision precisions[GL_DTYPE_COUNT] = {
 #define POINTS_MIN 8
 /* Mass of the floor up to which smoothing is believed: small squared errors also look like a line, with all of it. */
 #define SMOOTH_MASS_MAX 0.5
-
+/* Units of rounding forgiven in p_y - 1. */
 #define LABEL_ROUNDINGS 8
 
 struct job {
@@ -53,8 +54,8 @@ struct job {
 
 /* ---------------------------------------------------------------- one row */
 
-/* Two classes of a row are special: `label`, where r is least, and `top`, where p is largest.  Under smoothing the label
- * proper is one of the two: it is not where r is least only if p there exceeds 1/2.  The others are the rest. */
+/* Two classes of a row are special: `label`, where r is least, and `top`, where p is largest.  Under smoothing the
+ * label proper is one of the two: it is not where r is least only if p there exceeds 1/2.  The others are the rest. */
 struct entry {
     int64_t class;
     double p, r;
@@ -185,7 +186,7 @@ static void add_hard_errors(struct errors *errors, const struct hard_row *row, d
     double forgiven = (double)others * precision->half_least * precision->half_least;
     double label = positive(fabs(row->ry + weight * row->q) - LABEL_ROUNDINGS * precision->unit * weight);
     errors->other += positive(row->rr - 2 * weight * row->rp + weight * weight * row->pp - forgiven);
-    errors->other_scale += row->rr;
+    errors->other_scale += positive(row->rr - forgiven);
     errors->label += label * label;
     errors->label_scale += row->ry * row->ry;
 }
@@ -195,11 +196,11 @@ static void add_hard_errors(struct errors *errors, const struct hard_row *row, d
 /* What one pass over the matrices leaves behind, over active rows. */
 struct sums {
     int64_t rows;
-    struct errors hard;            /* of hard targets, each row with its own weight */
-    double sure_max;               /* largest weight of a row that was fitted with entry y */
-    double wrong;                  /* sum of 1 - p_y */
-    double fit_above, fit_below;   /* least squares for one hard weight common to all rows, as a fraction */
-    double n, p, pp, rp, rr, r;    /* over the rests of all rows */
+    struct errors hard;          /* of hard targets, each row with its own weight */
+    double sure_max;             /* largest weight of a row that was fitted with entry y */
+    double wrong;                /* sum of 1 - p_y */
+    double fit_above, fit_below; /* least squares for one hard weight common to all rows, as a fraction */
+    double n, p, pp, rp, rr, r;  /* over the rests of all rows */
 };
 
 static void add_row(struct sums *sums, const struct row *row, int64_t classes, const struct gl_precision *precision) {
@@ -284,14 +285,15 @@ static double fit_smooth(const struct job *job, const struct sums *sums, double 
     double classes = (double)job->z->classes, n = sums->n;
     double k = (sums->rp - sums->r * sums->p / n) / (sums->pp - sums->p * sums->p / n);
     double floor = (sums->p - sums->r / k) / n;
-    if (!(n >= POINTS_MIN && k > 0 && floor > 0 && floor * classes <= SMOOTH_MASS_MAX))
+    double forgiven = n * job->precision->half_least * job->precision->half_least;
+    if (!(n >= POINTS_MIN && k > 0 && floor > 0 && floor * classes <= SMOOTH_MASS_MAX && sums->rr > 2 * forgiven))
         return INFINITY;
     struct smooth smooth = {.weight = k, .floor = floor, .label = 1 - (classes - 1) * floor};
-    double b = k * floor, forgiven = n * job->precision->half_least * job->precision->half_least;
+    double b = k * floor;
     struct errors errors = {
         .other = positive(sums->rr + k * k * sums->pp + n * b * b - 2 * k * sums->rp + 2 * b * sums->r -
                           2 * k * b * sums->p - forgiven),
-        .other_scale = sums->rr,
+        .other_scale = positive(sums->rr - forgiven),
     };
     for (int64_t i = 0; i < job->z->rows; i++) {
         struct row row = scan_row(job->kernels, job->z, job->r, i);
@@ -310,13 +312,15 @@ static double fit_mean(const struct job *job, const struct sums *sums) {
 
 /* ---------------------------------------------------------------- verdict */
 
-/* A row sure of its label has small r and next to no curvature, but its weight is a quotient of small numbers: no
- * such weight may exceed those that are known well. */
-static double settle_hard(double *k, int64_t rows, double largest) {
-    double sum = 0;
+/* A row sure of its label has small r and next to no curvature, but its weight is a quotient of small numbers: it may
+ * exceed those that are known well by as much as class weights differ, and no further. */
+#define WEIGHT_RATIO_MAX 16
+
+static double settle_hard(double *k, int64_t rows, double sure_max) {
+    double sum = 0, most = WEIGHT_RATIO_MAX * sure_max;
     for (int64_t i = 0; i < rows; i++) {
         double weight = isnan(k[i]) ? 0 : fabs(k[i]);
-        k[i] = k[i] < 0 && largest > 0 && weight > largest ? largest : weight;
+        k[i] = k[i] < 0 && most > 0 && weight > most ? most : weight;
         sum += k[i];
     }
     return sum;

@@ -8,9 +8,10 @@
  *
  *   |t_ic - a| <= 2 tolerance (p_ic + a),
  *
- * so that it sees (1-c) p at any size of p, unless p << a: there must be enough classes where it is not.  The floor is a = min (t_ic + tolerance p_ic), which rounding of p cannot
- * pull below the truth.  A uniform p would pass as floor (1-c)/C: floors that hold more than a quarter of the mass are
- * not believed.  Targets of a teacher network have no floor and are refused.
+ * so that it sees (1-c) p at any size of p, unless p << a: there must be enough classes where it is not.  The floor is
+ * a = min (t_ic + tolerance p_ic), which rounding of p cannot pull below the truth.  A uniform p would pass as floor
+ * (1-c)/C: floors that hold more than a quarter of the mass are not believed.  Targets of a teacher network have no
+ * floor and are refused.
  */
 #include <math.h>
 #include "glyder.h"
@@ -71,7 +72,8 @@ static void survey_row(const struct job *job, int64_t row, struct targets *targe
     targets->off_mass = fmax(targets->off_mass, fabs(mass - 1));
 }
 
-/* How many classes of the row lie on the floor; `telling` adds up those of them that a false k would have lifted off. */
+/* How many classes of the row lie on the floor; `telling` adds up those of them that a false k would have lifted off.
+ */
 static int64_t count_floor(const struct job *job, int64_t row, double floor, int64_t *telling) {
     double p[GL_BLOCK], t[GL_BLOCK];
     int64_t count = 0;

@@ -26,7 +26,7 @@
 #define GL_LANES 16
 _Static_assert(GL_BLOCK % GL_LANES == 0, "a block must be whole rows of lanes");
 
-/* Written out by halves: with a loop over the halves compilers fold in memory, at a tenth of the whole speed. */
+/* Written out by halves: compilers leave a loop over the halves in memory, which costs a tenth of a block's time. */
 GL_INLINE double gl_fold(double lane[GL_LANES]) {
     for (int l = 0; l < 8; l++)
         lane[l] += lane[l + 8];
@@ -44,8 +44,10 @@ struct gl_stream_kernels {
     void (*load_minus[GL_DTYPE_COUNT])(double *out, const void *src, int64_t n);
     /* dst[i] = values[i] rounded to nearest even. */
     void (*store[GL_DTYPE_COUNT])(void *dst, const double *values, int64_t n);
-    /* sum a[i]*b[i]; n is a multiple of GL_LANES.  a and b may be the same. */
-    double (*dot)(const double *a, const double *b, int64_t n);
+    /* sum a[i]*b[i] of two arrays of one dtype as they are stored, products and sum in double; `dot` is the one for
+     * staged doubles.  Equal values give equal bits, whatever the dtype.  a and b may be the same. */
+    double (*dot_stored[GL_DTYPE_COUNT])(const void *a, const void *b, int64_t n);
+    double (*dot)(const void *a, const void *b, int64_t n);
     /* a[i] = scale*a[i] - b[i] */
     void (*displace)(double *a, double scale, const double *b, int64_t n);
     /* x[i] = x[i] + c*delta[i] */

@@ -33,8 +33,7 @@ GL_INLINE struct gl_philox gl_philox(struct gl_philox counter, uint32_t key0, ui
 
 /* Uniform on the multiples of 2^-53 in [0, 1). */
 GL_INLINE double gl_uniform(uint64_t seed, uint64_t stream, uint64_t index) {
-    struct gl_philox counter = {
-        {(uint32_t)index, (uint32_t)(index >> 32), (uint32_t)stream, (uint32_t)(stream >> 32)}};
+    struct gl_philox counter = {{(uint32_t)index, (uint32_t)(index >> 32), (uint32_t)stream, (uint32_t)(stream >> 32)}};
     struct gl_philox x = gl_philox(counter, (uint32_t)seed, (uint32_t)(seed >> 32));
     uint64_t bits = (uint64_t)x.word[1] << 32 | x.word[0];
     return (double)(int64_t)(bits >> 11) * 0x1p-53;

@@ -18,11 +18,10 @@
  * It will not skip NaN or infinity (the sum then shows them), split work over threads, or derive anything from a sum.
  */
 #include <stddef.h>
-#include <string.h>
 #include "glyder.h"
 #include "gl_common.h"  /* GL_NOINLINE, GL_INLINE */
 #include "gl_fpenv.h"   /* gl_fpenv_enter, gl_fpenv_leave */
-#include "gl_kernels.h" /* GL_BLOCK, GL_LANES, struct gl_stream_kernels */
+#include "gl_kernels.h" /* GL_BLOCK, struct gl_stream_kernels */
 #include "gl_cpu.h"     /* gl_kernels_current */
 #include "gl_segment.h" /* gl_segment_check_lists, gl_segment_at */
 
@@ -51,6 +50,8 @@ struct job {
     uint32_t want;
     const struct gl_stream_kernels *kernels;
     struct total total[GL_PAIRS_MAX];
+    const struct gl_segment *first, *second; /* the two vectors, if all that is wanted is one pair without minus */
+    int pair;                                /* and the place of that pair */
 };
 
 static int is_wanted(const struct job *job, int i, int j) {
@@ -64,16 +65,13 @@ static int is_used(const struct job *job, int i) {
     return used;
 }
 
-/* Zeros up to a whole row of lanes: a lane is never -0, so adding 0*0 changes nothing. */
-static void stage(const struct job *job, int i, int64_t segment, int64_t start, int64_t n, int64_t padded,
-                  double *out) {
+static void stage(const struct job *job, int i, int64_t segment, int64_t start, int64_t n, double *out) {
     const struct gl_segment *plus = &job->operand[i].plus[segment];
     job->kernels->load[plus->dtype](out, gl_segment_at(plus, start), n);
     if (job->operand[i].minus != NULL) {
         const struct gl_segment *minus = &job->operand[i].minus[segment];
         job->kernels->load_minus[minus->dtype](out, gl_segment_at(minus, start), n);
     }
-    memset(out + n, 0, (size_t)(padded - n) * sizeof *out);
 }
 
 static void reduce_segment(struct job *job, int64_t segment) {
@@ -81,20 +79,46 @@ static void reduce_segment(struct job *job, int64_t segment) {
     int64_t length = job->operand[0].plus[segment].n;
     for (int64_t start = 0; start < length; start += GL_BLOCK) {
         int64_t n = length - start < GL_BLOCK ? length - start : GL_BLOCK;
-        int64_t padded = (n + GL_LANES - 1) / GL_LANES * GL_LANES;
         for (int i = 0; i < job->operands; i++)
             if (is_used(job, i))
-                stage(job, i, segment, start, n, padded, block[i]);
+                stage(job, i, segment, start, n, block[i]);
         for (int j = 0; j < job->operands; j++)
             for (int i = 0; i <= j; i++)
                 if (is_wanted(job, i, j))
-                    add(&job->total[GL_PAIR(i, j)], job->kernels->dot(block[i], block[j], padded));
+                    add(&job->total[GL_PAIR(i, j)], job->kernels->dot(block[i], block[j], n));
+    }
+}
+
+/* A single pair gains nothing from staging: formed straight from the arrays it runs at the speed of memory, about twice
+ * as fast.  Blocks, lanes and folds are those of the staged way, and so are the bits. */
+static void find_plain_pair(struct job *job) {
+    for (int j = 0; j < job->operands; j++)
+        for (int i = 0; i <= j; i++)
+            if (job->want == (uint32_t)1 << GL_PAIR(i, j) && job->operand[i].minus == NULL &&
+                job->operand[j].minus == NULL) {
+                job->first = job->operand[i].plus;
+                job->second = job->operand[j].plus;
+                job->pair = GL_PAIR(i, j);
+            }
+}
+
+static void reduce_plain_segment(struct job *job, int64_t segment) {
+    const struct gl_segment *first = &job->first[segment], *second = &job->second[segment];
+    for (int64_t start = 0; start < first->n; start += GL_BLOCK) {
+        int64_t n = first->n - start < GL_BLOCK ? first->n - start : GL_BLOCK;
+        double term =
+            job->kernels->dot_stored[first->dtype](gl_segment_at(first, start), gl_segment_at(second, start), n);
+        add(&job->total[job->pair], term);
     }
 }
 
 static GL_NOINLINE void reduce(struct job *job, int64_t segments, double *sums) {
+    find_plain_pair(job);
     for (int64_t s = 0; s < segments; s++)
-        reduce_segment(job, s);
+        if (job->first != NULL && job->first[s].dtype == job->second[s].dtype)
+            reduce_plain_segment(job, s);
+        else
+            reduce_segment(job, s);
     for (int p = 0; p < GL_PAIRS_MAX; p++)
         if (job->want >> p & 1)
             sums[p] = value(&job->total[p]);

@@ -9,7 +9,7 @@
 #define GL_SOFTMAX_H
 
 #include <stdint.h>
-#include "glyder.h"    /* struct gl_matrix */
+#include "glyder.h"     /* struct gl_matrix */
 #include "gl_kernels.h" /* struct gl_kernels, GL_BLOCK */
 
 /* dtype known, counts in range, pointer there where it is needed; rows without classes are refused. */

@@ -58,6 +58,9 @@ static double GL_LEVEL_NAME(gl_spread)(const double *e, const double *u, double 
 
 #define GL_SOFTMAX_KERNELS                                                                                             \
     {                                                                                                                  \
-        .max = GL_LEVEL_NAME(gl_max), .exp = GL_LEVEL_NAME(gl_exp_below), .sum = GL_LEVEL_NAME(gl_sum),                \
-        .scale_where = GL_LEVEL_NAME(gl_scale_where), .spread = GL_LEVEL_NAME(gl_spread),                              \
+        .max = GL_LEVEL_NAME(gl_max),                                                                                  \
+        .exp = GL_LEVEL_NAME(gl_exp_below),                                                                            \
+        .sum = GL_LEVEL_NAME(gl_sum),                                                                                  \
+        .scale_where = GL_LEVEL_NAME(gl_scale_where),                                                                  \
+        .spread = GL_LEVEL_NAME(gl_spread),                                                                            \
     }

@@ -19,6 +19,8 @@
     X(lr, "learning rate that delta_t was made with")                                                                  \
     X(self_slope, "<g_t, delta_t>, on the batch that delta_t was made from")                                           \
     X(young, "weight that a momentum buffer has gathered, 1 - beta^t; 1 without momentum")                             \
+    X(beta, "weight of the past in the direction: momentum, or the first of Adam's betas; 0 without")                  \
+    X(energy, "sum of the squared schedule factors over the whole run")                                                \
     X(xx, "||x||^2")                                                                                                   \
     X(gg, "||g||^2")                                                                                                   \
     X(n, "number of parameters")                                                                                       \

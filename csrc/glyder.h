@@ -74,7 +74,7 @@ struct gl_operand {
 };
 
 #define GL_OPERANDS_MAX 4
-#define GL_PAIRS_MAX 10
+#define GL_PAIRS_MAX    10
 /* Place of the inner product <operand i, operand j>, i <= j, in `want` (as a bit) and in `sums`. */
 #define GL_PAIR(i, j) ((j) * ((j) + 1) / 2 + (i))
 
@@ -113,7 +113,8 @@ struct gl_matrix {
 
 /* *sum = sum_i k_i sum_c p_ic (u_ic - ubar_i)^2, u = (plus - minus)*inv_two_eps, ubar_i = sum_c p_ic u_ic, p =
  * softmax(z).  The centred form: the textbook difference of moments cancels.  k NULL means all ones; rows of
- * weight 0 are skipped, whatever they hold.  `minus` may be NULL (plus is u then, times inv_two_eps). */
+ * weight 0 are skipped, whatever they hold; so are classes with p_ic = 0 (masked by -inf).  Other rows that hold NaN,
+ * +inf or nothing but -inf give NaN.  `minus` may be NULL (plus is u then, times inv_two_eps). */
 enum gl_status gl_ce_curvature(const struct gl_matrix *z, const struct gl_matrix *plus, const struct gl_matrix *minus,
                                double inv_two_eps, const double *k, double *sum);
 
@@ -121,7 +122,7 @@ enum gl_reduction { GL_REDUCTION_MEAN = 0, GL_REDUCTION_SUM = 1 };
 
 /* Row weights of torch.nn.functional.cross_entropy with class indices: (1-s) w_y + s/C sum_c w_c, rows with label
  * ignore_index 0, divided by sum_i w_{y_i} for the mean.  class_weight NULL means ones.  A label outside
- * [0, classes) other than ignore_index is GL_ERR_ARGUMENT. */
+ * [0, classes) other than ignore_index is GL_ERR_ARGUMENT.  With all rows ignored all k are 0 (torch's mean is NaN). */
 enum gl_status gl_ce_weights_hard(const int64_t *label, int64_t rows, int64_t classes, const double *class_weight,
                                   int64_t ignore_index, double smoothing, enum gl_reduction reduction, double *k);
 
@@ -130,28 +131,38 @@ enum gl_status gl_ce_weights_soft(const struct gl_matrix *target, const double *
                                   enum gl_reduction reduction, double *k);
 
 /* Row weights read off the gradient r = k_i p_i - tau_i of the loss that was really trained, by the logits z,
- * without targets.  Two hypotheses are tried, in this order:
- *   GL_CE_HARD  every row with r_i != 0 is k_i (p_i - onehot(argmin_c r_ic)): class weights, masks, ignored rows,
- *               any reduction and any loss scale, each row its own k_i; needs classes >= 3 to be checkable, and
- *               for 2 classes one k common to all rows;
- *   GL_CE_MEAN  k_i = 1/(number of rows with r_i != 0), and the targets p_i - r_i/k_i that follow lie on the
- *               simplex with the same smallest entry in every row: label smoothing, soft targets;
- *   GL_CE_NONE  neither: this is not the gradient of a softmax cross-entropy; k is untouched.
- * Rows with r_i == 0 get weight 0.  A row of NaN gives GL_CE_NONE. */
+ * without targets.  Hypotheses are tried in this order, and the first that fits r to within its rounding is taken:
+ *   GL_CE_HARD    every row with r_i != 0 is k_i (p_i - onehot(y_i)), y_i = argmin_c r_ic: class weights, masks,
+ *                 ignored rows, any reduction and any loss scale, each row its own k_i >= 0; for 2 classes one k
+ *                 common to all rows, which class weights are not;
+ *   GL_CE_SMOOTH  one k for all rows with r_i != 0, targets 1 - (C-1)a and a, both fitted: label smoothing up to 1/2
+ *                 without class weights, any reduction and loss scale;
+ *   GL_CE_MEAN    k_i = 1/(number of rows with r_i != 0), and the targets p_i - r_i/k_i that follow share one floor
+ *                 >= 0 in half of the classes of each row: mixup and other sparse soft targets, plain mean, at
+ *                 least 8 rows;
+ *   GL_CE_NONE    none of these: k is all NaN.  So it is if a row with gradient holds NaN.
+ * Rows with r_i == 0 get weight 0; without any other row the kind is GL_CE_NONE and k all 0.
+ *
+ * Undecidable, and taken for what comes first in the list: a loss phi(p_y), such as the focal loss, is hard with
+ * k_i = -p_y phi'(p_y).  While p is uniform to within the tolerance (1e-3 in f32, 5e-2 in bf16), smoothing by s is
+ * hard with k shortened by 1 - s, and so are other losses with equal gradients.  Where p is 0 or 1 to within it in all
+ * rows, soft targets can look hard, their k too small; in f16, gradients that have mostly been rounded to 0 or to the
+ * smallest numbers tell k badly. */
 enum gl_ce_kind { GL_CE_NONE = 0, GL_CE_HARD = 1, GL_CE_MEAN = 2, GL_CE_SMOOTH = 3 };
 struct gl_ce_fit {
     enum gl_ce_kind kind;
-    int64_t rows;   /* rows with a gradient */
-    double misfit;  /* relative misfit of the hypothesis taken, or of the better one if none */
-    double weight;  /* sum of k_i */
+    int64_t rows;  /* rows with a gradient */
+    double misfit; /* relative misfit of the hypothesis taken, or of the best one if none */
+    double weight; /* sum of k_i; 0 if none */
 };
 enum gl_status gl_ce_infer(const struct gl_matrix *z, const struct gl_matrix *r, double *k, struct gl_ce_fit *fit);
 
-/* label[i] ~ softmax(z_i), by inversion, from a counter-based generator: (seed, draw, i) alone decide. */
+/* label[i] ~ softmax(z_i), by inversion, from a counter-based generator: (seed, draw, i) alone decide.  A class of
+ * probability 0 is never drawn; a row without a distribution (NaN, +inf, nothing but -inf) gets label 0. */
 enum gl_status gl_ce_sample(const struct gl_matrix *z, uint64_t seed, uint64_t draw, int64_t *label);
 
 /* out_ic = k_i (p_ic - [c == label_i]): the gradient of the sampled cross-entropy by the logits.  `out` has z's
- * shape; k NULL means ones. */
+ * shape, and may lie on z itself; k NULL means ones; rows of weight 0 give zeros, whatever they or their label hold. */
 enum gl_status gl_ce_residual(const struct gl_matrix *z, const int64_t *label, const double *k,
                               const struct gl_segment *out);
 

@@ -270,6 +270,7 @@ def test_not_writable(entry: str, name: str) -> None:
         pack([READABLE[name]()], writable=True)
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
 def test_reading_writes_nothing(entry: str) -> None:
     for name in READABLE.keys() - {"inference", "subclass with __torch_function__"}:  # do not tell their version
         t = READABLE[name]()

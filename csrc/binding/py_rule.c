@@ -164,7 +164,8 @@ static PyObject *rule_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     return (PyObject *)self;
 }
 
-PyDoc_STRVAR(load_doc, "load(state, /)\n--\n\nPut back a state that `state` gave; all fields, or nothing changes.");
+PyDoc_STRVAR(load_doc,
+             "load($self, state, /)\n--\n\nPut back a state that `state` gave; all fields, or nothing changes.");
 
 static PyObject *rule_load(PyObject *object, PyObject *state) {
     struct rule_object *self = (struct rule_object *)object;
@@ -221,7 +222,8 @@ static int read_statistics(const struct gl_rule *rule, PyObject *keywords, struc
     return 0;
 }
 
-PyDoc_STRVAR(update_doc, "update(**statistics)\n--\n\n(rate, action, reason); action is 'keep', 'retry' or 'skip'.");
+PyDoc_STRVAR(update_doc,
+             "update($self, /, **statistics)\n--\n\n(rate, action, reason); action is 'keep', 'retry' or 'skip'.");
 
 static PyObject *rule_update(PyObject *object, PyObject *args, PyObject *keywords) {
     struct rule_object *self = (struct rule_object *)object;

@@ -1,44 +1,58 @@
-/* growth.c - stage: the rate rises at most by a factor from one update to the next, and falls freely.
+/* growth.c - stage: how fast the rate may rise from one update to the next; it falls freely.
  *
- *   rate <- min(rate, max_growth * previous)
+ *   rate <- min(rate, max_growth previous)                  until a rate has been within that limit for once
+ *   rate <- min(rate, (1 + power/(t + 1)) previous)         from then on, t the number of updates so far
  *
- * One wild estimate then costs a decade and not the run.  The factor is ours: with 10, three updates make up for a
- * starting rate a thousand times too small.  Without a previous rate (0 or not finite) nothing
- * is limited.
+ * The first limit lets the rate catch up from its tiny first value: with 3, ten updates make up for four decades.  The
+ * second is that of a rate which rises like t^power: the linear ramp of a warm-up needs 1 and gets room for estimates
+ * that rise, too; but no single wild estimate throws the run any more.  Both factors are ours.
  *
- * It has no memory: several wild estimates in a row do get through.
+ * Without a previous rate (0 or not finite) nothing is limited.
  */
 #include "rule.h"
 
 #include <math.h>
 
-#define CONFIG(X) X(max_growth, 10, 1, INFINITY, GL_OPEN_LOWER)
+#define CONFIG(X)                                                                                                      \
+    X(max_growth, 3, 1, INFINITY, GL_OPEN_LOWER)                                                                       \
+    X(power, 2, 0, INFINITY, GL_OPEN_LOWER)
+#define STATE(X)                                                                                                       \
+    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
+    X(caught, 0, 0, 1, GL_CLOSED)
 
 struct gl_growth_config {
     CONFIG(GL_FIELD_MEMBER)
 };
+struct gl_growth_state {
+    STATE(GL_FIELD_MEMBER)
+};
 static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
+static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
 
 static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
     const struct gl_growth_config *c = config;
+    struct gl_growth_state *x = state;
     double limit;
 
-    (void)state;
     if (!isfinite(s->rate))
         return gl_skip(GL_REASON_not_finite);
     if (s->rate <= 0)
         return gl_skip(GL_REASON_out_of_range);
-    limit = s->previous * c->max_growth;
+    x->count += 1;
+    limit = s->previous * (x->caught != 0 ? fmin(c->max_growth, 1 + c->power / x->count) : c->max_growth);
     if (s->previous > 0 && s->rate > limit)
         return gl_keep(limit, GL_REASON_growth_limited);
+    x->caught = 1;
     return gl_keep(s->rate, GL_REASON_kept);
 }
 
 const struct gl_rule gl_rule_growth = {
     .name = "growth",
-    .about = "Stage: lets the rate rise by at most max_growth from one update to the next.",
+    .about = "Stage: limits how fast the rate may rise from one update to the next.",
     .needs = GL_HAVE(rate) | GL_HAVE(previous),
     .config = config_fields,
     .configs = GL_COUNT_OF(config_fields),
+    .state = state_fields,
+    .states = GL_COUNT_OF(state_fields),
     .update = update,
 };

@@ -44,6 +44,7 @@ enum gl_action {
     X(at_min, "the rate was raised to its lower bound")                                                                \
     X(at_max, "the rate was lowered to its upper bound")                                                               \
     X(growth_limited, "the rate wanted to rise faster than it may")                                                    \
+    X(spike, "the gradient is far longer than usual")                                                                  \
     X(braked, "the gradient has grown far beyond its history")
 
 enum gl_reason {
@@ -100,9 +101,11 @@ struct gl_rule {
 /* X(name).  A new rule is one line here and one file that defines gl_rule_<name>. */
 #define GL_RULES(X)                                                                                                    \
     X(glyder)                                                                                                          \
+    X(scale)                                                                                                           \
     X(start)                                                                                                           \
     X(bounds)                                                                                                          \
     X(growth)                                                                                                          \
+    X(spike)                                                                                                           \
     X(brake)
 
 #define X(name) extern const struct gl_rule gl_rule_##name;

@@ -64,7 +64,7 @@ def pack(
                 return found
         except (TypeError, ValueError, BufferError):
             pass  # the long way below takes the tensors, or says which one it cannot take and why
-    plain = [_resolve(t, i, where, writable) for i, t in enumerate(tensors)]
+    plain = [t if _is_plain(t) else _resolve(t, i, where, writable) for i, t in enumerate(tensors)]
     if _BY_TABLE:
         return _core.Segments(plain, writable=writable)
     return _core.Segments([(t.data_ptr(), t.numel(), _DTYPES[t.dtype], t) for t in plain], writable=writable)
@@ -83,6 +83,20 @@ def _table_wanted() -> bool:
 
 
 _BY_TABLE = _table_wanted()
+
+
+def _is_plain(t: Tensor) -> bool:
+    """Whether C can have the tensor as it is. Short, since the way by ``data_ptr()`` asks it of every tensor."""
+    return (
+        type(t) in (Tensor, nn.Parameter)
+        and t.is_cpu
+        and t.dtype in _DTYPES
+        and t.layout is torch.strided
+        and _address(t) != 0
+        and not t.is_nested
+        and t.is_contiguous()
+        and not t.is_neg()
+    )
 
 
 def _resolve(t: Tensor, index: int, where: Callable[[int], str] | None, writable: bool) -> Tensor:

@@ -216,17 +216,19 @@ static inline double test_value(enum test_data data, enum gl_dtype dtype) {
                                     -1.7976931348623157e308,
                                     3.4028234663852886e38,
                                     3.3895313892515355e38};
+    double uniform = test_uniform();
+    uint64_t bits = test_bits();
     switch (data) {
     case TEST_PLAIN:
-        return test_uniform();
+        return uniform;
     case TEST_WIDE:
-        return ldexp(test_uniform(), (int)(test_bits() % 28) - 14);
+        return ldexp(uniform, (int)(bits % 28) - 14);
     case TEST_DENORMAL:
-        return ldexp(test_uniform(), smallest_exponent[dtype] + (int)(test_bits() % 14));
+        return ldexp(uniform, smallest_exponent[dtype] + (int)(bits % 14));
     default:
-        if (test_bits() % 4 == 0)
-            return corner[test_bits() % (sizeof corner / sizeof *corner)];
-        return ldexp(test_uniform(), (int)(test_bits() % 2200) - 1100);
+        if (bits % 4 == 0)
+            return corner[bits / 4 % (sizeof corner / sizeof *corner)];
+        return ldexp(uniform, (int)(bits % 2200) - 1100);
     }
 }
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from glyder import _core
 from setuptools import Distribution, Extension
 from setuptools.command.build_ext import build_ext
+
+from glyder import _core
 
 HERE = Path(__file__).parent
 LEVELS = [name for name, available in _core.levels().items() if available]

@@ -5,6 +5,7 @@ The C tests in ``tests/c`` go deeper into kernels (guard pages, alignments, flus
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from glyder import _core
 
 DTYPES = ["float64", "float32", "float16", "bfloat16"]
@@ -228,10 +230,8 @@ def test_no_leaks() -> None:
 
     def round_trip() -> None:
         for call in calls:
-            try:
+            with contextlib.suppress(TypeError, ValueError):
                 call()
-            except (TypeError, ValueError):
-                pass
 
     round_trip()
     gc.collect()

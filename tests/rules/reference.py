@@ -6,6 +6,7 @@ ones is not described here.
 """
 
 import math
+from collections.abc import Callable
 from decimal import Decimal, getcontext
 
 getcontext().prec = 50
@@ -48,6 +49,38 @@ class Glyder:
         return self.sigma * a / smoothness, "keep", "kept"
 
 
+class Scale:
+    """Geometric mean of the rate that curvature allows and the one that noise allows, each a mean weighted by lr^2."""
+
+    def __init__(self, sigma: float = 1.0, edge: float = 1.5, share: float = 0.75) -> None:
+        self.sigma, self.edge, self.share = sigma, edge, share
+        self.seen: list[dict[str, float]] = []
+
+    def mean(self, value: Callable[[dict[str, float]], float]) -> float:
+        weights = [s["lr"] ** 2 for s in self.seen]
+        return math.fsum(w * value(s) for w, s in zip(weights, self.seen, strict=True)) / math.fsum(weights)
+
+    def update(self, **s: float) -> Verdict:
+        if s["dd"] == 0:
+            return skip("not_visible")
+        if s["curvature"] <= 0:
+            return skip("no_curvature")
+        self.seen.append(s)
+        # d = delta/lr is short by `young` while the momentum buffer fills
+        slope = self.mean(lambda s: s["young"] * (s["self_slope"] / s["lr"]) / (s["dd"] / s["lr"] ** 2))
+        smoothness = self.mean(lambda s: s["curvature"] / s["dd"])
+        length = math.sqrt(self.mean(lambda s: s["dd"] / s["lr"] ** 2 / s["young"] ** 2))
+        # the sum that the C rule keeps has sqrt(1 + beta) of each update in it; beta is the same for all in a run
+        slope /= math.sqrt(1 + s["beta"])
+        if slope <= 0:
+            return skip("no_slope")
+        by_curvature = self.edge * slope / smoothness
+        by_noise = math.sqrt(1 - s["beta"]) * math.sqrt(s["xx"]) / (length * math.sqrt(s["energy"]))
+        if by_noise == 0:
+            return self.sigma * by_curvature, "keep", "kept"
+        return self.sigma * by_curvature ** (1 - self.share) * by_noise**self.share, "keep", "kept"
+
+
 class Start:
     def __init__(self, visible: float = 1e-4, tolerance: float = 0.1, jump: float = 100.0) -> None:
         self.visible, self.tolerance, self.jump = visible, tolerance, jump
@@ -78,13 +111,37 @@ class Bounds:
 
 
 class Growth:
-    def __init__(self, max_growth: float = 10.0) -> None:
-        self.max_growth = max_growth
+    def __init__(self, max_growth: float = 3.0, power: float = 2.0) -> None:
+        self.max_growth, self.power = max_growth, power
+        self.count, self.caught = 0, False
 
     def update(self, rate: float, previous: float) -> Verdict:
-        if rate > self.max_growth * previous:
-            return self.max_growth * previous, "keep", "growth_limited"
+        self.count += 1
+        most = min(self.max_growth, 1 + self.power / self.count) if self.caught else self.max_growth
+        if rate > most * previous:
+            return most * previous, "keep", "growth_limited"
+        self.caught = True
         return rate, "keep", "kept"
+
+
+class Spike:
+    def __init__(self, limit: float = 1.5, clip: float = 3.0, memory: float = 20.0, quiet: float = 6.0) -> None:
+        self.limit, self.clip, self.memory, self.quiet = limit, clip, memory, quiet
+        self.squares: list[float] = []
+
+    def usual(self) -> float:
+        """Root mean square of the clipped squares so far."""
+        mean = 0.0
+        for t, square in enumerate(self.squares):
+            mean += max(1 / (t + 1), 1 / self.memory) * (square - mean)
+        return math.sqrt(mean)
+
+    def update(self, rate: float, gg: float) -> Verdict:
+        usual, norm = self.usual(), math.sqrt(gg)
+        self.squares.append(min(norm, self.clip * usual) ** 2 if self.squares else gg)
+        if len(self.squares) <= self.quiet or norm <= self.limit * usual:
+            return rate, "keep", "kept"
+        return rate * self.limit * usual / norm, "keep", "spike"
 
 
 class Brake:
