@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from glyder import _core
+from glyder import _core, options
 
 
 class AnnealedLR(LRScheduler):
@@ -51,13 +51,17 @@ class AnnealedLR(LRScheduler):
         last_epoch: int = -1,
         **parameters: float,
     ) -> None:
-        self.total_steps, self.anneal, self.warmup, self.parameters = total_steps, anneal, warmup, parameters
-        self.factor(0)  # refuse wrong options before the optimizer is touched
+        # Not named total_steps: frameworks take that name for OneCycleLR's and compare it with a number.
+        self.horizon = None if total_steps is None else options.whole("AnnealedLR", "total_steps", total_steps, 1)
+        self.warmup = options.whole("AnnealedLR", "warmup", warmup, 0)
+        self.anneal, self.parameters = options.schedule(
+            "AnnealedLR", "anneal", (anneal, parameters), self.horizon, self.warmup
+        )
         super().__init__(optimizer, last_epoch)
 
     def factor(self, t: int) -> float:
         """The factor of update ``t`` (0-based)."""
-        return _core.schedule(self.anneal, t, total=self.total_steps, warmup=self.warmup, **self.parameters)
+        return _core.schedule(self.anneal, t, total=self.horizon, warmup=self.warmup, **self.parameters)
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates of the present count."""

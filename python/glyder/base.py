@@ -1,15 +1,19 @@
 """What every scheduler of glyder shares: torch's contract, the optimizer's hooks, the only writer of rates.
 
-The schedulers act from the optimizer's step hooks, never from a patched ``step``. A *update* is one step of every
-optimizer given. Before it, with the gradients there, :meth:`_begin` decides the rate; after it, :meth:`_end` looks at
-what happened. The user's ``scheduler.step()`` may be called any number of times per update, or not at all.
+The schedulers act from the optimizer's step hooks, never from a patched ``step``. An *update* is one step of every
+optimizer given, with gradients. Before it, with the gradients there, :meth:`_begin` decides the rate; after it,
+:meth:`_end` looks at what happened. The user's ``scheduler.step()`` may be called any number of times per update, or
+not at all.
+
+The hooks hold the scheduler, so that it lives as long as the optimizer, also where nobody else keeps it.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +23,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from glyder.measure import inner_products
-from glyder.support import check_optimizer
+from glyder.support import acts_late, check_optimizer
 
 STATE_VERSION = 1
 
@@ -45,11 +49,12 @@ class Scheduler(LRScheduler):
     """Base of the schedulers that set the rate by themselves. Subclasses define ``_begin`` and ``_end``.
 
     Not calling ``LRScheduler.__init__`` is deliberate: it would patch ``optimizer.step`` and count calls of ``step()``
-    where this class counts updates.
+    where this class counts updates. The constructor checks and changes nothing; :meth:`_attach` is the last act of a
+    subclass's constructor, so that one that failed leaves no trace.
     """
 
     def __init__(self, optimizer: Optimizer | Sequence[Optimizer], *, observe_only: bool = False) -> None:
-        optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+        optimizers: list[Any] = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
         if not optimizers:
             raise ValueError(f"{type(self).__name__}(optimizer=...) needs at least one optimizer, got an empty list")
         for o in optimizers:
@@ -57,22 +62,23 @@ class Scheduler(LRScheduler):
         self.optimizers: list[Optimizer] = optimizers
         self.optimizer = optimizers[0]
         self.observe_only = observe_only
+        self._check_alone()
         self.skipped = 0
         self._count(0)
         self._said: set[str] = set()
         self._stepped: set[int] = set()
-        self._open = False
-        self._hidden: list[tuple[Tensor, Tensor]] | None = None
+        self._open = self._moves = False
+        self._hidden: dict[int, list[tuple[Tensor, Tensor]]] = {}
         self._reference = self._starting_rate()
         self._ratios: list[list[float]] = [[] for _ in optimizers]
         self._extend_ratios()
-        for o in optimizers:
-            for group in o.param_groups:
-                rate = group["lr"]
-                group.setdefault("initial_lr", rate.clone() if isinstance(rate, Tensor) else rate)
-        self.base_lrs = [group["initial_lr"] for group in self._groups()]
+        self._acting = 0.0
+        self._written: list[float | None] = []
+        self._last_lr = self._rates()
+        self.base_lrs = [
+            group.get("initial_lr", rate) for group, rate in zip(self._groups(), self._rates(), strict=True)
+        ]
         self._handles: list[Any] = []
-        self._attach()
 
     # ---- the contract of torch's schedulers
 
@@ -81,18 +87,18 @@ class Scheduler(LRScheduler):
 
     def get_last_lr(self) -> list[float | Tensor]:
         """The rates that the latest update was made with, one per group; tensors are copies."""
-        rates = (group["lr"] for group in self._groups())
-        return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
+        return [rate.clone() if isinstance(rate, Tensor) else rate for rate in self._last_lr]
 
     def get_lr(self) -> list[float | Tensor]:
         """The same as :meth:`get_last_lr`."""
         return self.get_last_lr()
 
     def close(self) -> None:
-        """Let go of the optimizers: they keep their present rates."""
+        """Let go of the optimizers: they keep their present rates. A closed scheduler does nothing more."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
+        self._repair()
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(self.__dict__)
@@ -118,6 +124,9 @@ class Scheduler(LRScheduler):
         """Before an update, gradients present. Returns the reference rate to make it with; None leaves it."""
         raise NotImplementedError
 
+    def _before_closure(self) -> float | None:
+        """As :meth:`_begin`, for an optimizer that reads its rate before there are gradients."""
+
     def _end(self) -> None:
         """After an update."""
 
@@ -134,13 +143,16 @@ class Scheduler(LRScheduler):
 
     def _with_gradients(self) -> Iterator[tuple[Place, Tensor]]:
         """Parameters that the update will move: a gradient, and a group whose rate is not 0."""
+        return ((place, p) for place, p in self._moved() if p.grad is not None)
+
+    def _moved(self) -> Iterator[tuple[Place, Tensor]]:
+        """Parameters of the groups whose rate is not 0."""
         for o, optimizer in enumerate(self.optimizers):
             for g, group in enumerate(optimizer.param_groups):
                 if self._ratios[o][g] == 0 and not self.observe_only:
                     continue
                 for i, p in enumerate(group["params"]):
-                    if p.grad is not None:
-                        yield Place(o, g, i), p
+                    yield Place(o, g, i), p
 
     def _parameter(self, place: Place) -> Tensor:
         return self.optimizers[place.optimizer].param_groups[place.group]["params"][place.index]
@@ -155,12 +167,18 @@ class Scheduler(LRScheduler):
 
     def _applied(self) -> float:
         """The reference rate as the optimizer will read it (a tensor rate may have rounded it)."""
-        for o, optimizer in enumerate(self.optimizers):
-            for g, group in enumerate(optimizer.param_groups):
-                ratio = self._ratios[o][g]
-                if ratio > 0:
-                    return float(group["lr"]) / ratio
+        for ratios, optimizer in zip(self._ratios, self.optimizers, strict=True):
+            for ratio, group in zip(ratios, optimizer.param_groups, strict=False):
+                rate = float(group["lr"])
+                if self.observe_only and rate > 0:
+                    return rate
+                if ratio > 0 and not self.observe_only:
+                    return rate / ratio
         return 0.0
+
+    def _rates(self) -> list[float | Tensor]:
+        rates = (group["lr"] for group in self._groups())
+        return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
 
     # ---- rates
 
@@ -172,6 +190,8 @@ class Scheduler(LRScheduler):
                 if not (rate >= 0 and math.isfinite(rate)):
                     raise ValueError(f"lr of group {g} of optimizer {o} must be >= 0 and finite, got {rate}")
         rates = [float(group["lr"]) for group in self._groups() if float(group["lr"]) > 0]
+        if not rates and self.observe_only:
+            return 1.0  # a warm-up of the user's own may start at 0
         if not rates:
             raise ValueError(
                 f"every group of the optimizer has lr=0, which means: keep still. {type(self).__name__} finds the "
@@ -180,45 +200,87 @@ class Scheduler(LRScheduler):
         return rates[0]
 
     def _extend_ratios(self) -> None:
-        for ratios, optimizer in zip(self._ratios, self.optimizers, strict=True):
-            for group in optimizer.param_groups[len(ratios) :]:
-                ratios.append(float(group["lr"]) / self._reference)
+        """Take in groups that were added to an optimizer."""
+        for o, (ratios, optimizer) in enumerate(zip(self._ratios, self.optimizers, strict=True)):
+            for g, group in enumerate(optimizer.param_groups[len(ratios) :], start=len(ratios)):
+                rate = float(group["lr"])
+                ratio = rate / self._reference
+                good = 0 <= ratio < math.inf and (ratio == 0) == (rate == 0)
+                if not good and not self.observe_only:
+                    raise ValueError(
+                        f"lr of group {g} of optimizer {o} is {rate}, and that of the first group {self._reference}: "
+                        "their ratio is kept and has to be a finite number"
+                    )
+                ratios.append(ratio)
 
     def _write(self, rate: float) -> None:
         """The only place where a learning rate is written."""
-        for ratios, optimizer in zip(self._ratios, self.optimizers, strict=True):
-            for ratio, group in zip(ratios, optimizer.param_groups, strict=True):
-                value = rate * ratio
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(value)
-                else:
-                    group["lr"] = value
+        groups = list(self._groups())
+        values = [rate * ratio for ratios in self._ratios for ratio in ratios]
+        if not all(_fits(value, group["lr"]) for value, group in zip(values, groups, strict=True)):
+            self._say("overflow", f"a learning rate would overflow ({max(values)}): all stay as they were (said once)")
+            return
+        now = [group["lr"] for group in groups]
+        if any(w is not None and w != lr for w, lr in zip(self._written, now, strict=False)):
+            self._say(
+                "foreign",
+                f"something else changed the learning rate between two updates; {type(self).__name__} sets it by "
+                "itself and overrides that: remove the other scheduler, or close() this one (said once)",
+            )
+        for value, group in zip(values, groups, strict=True):
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(value)
+            else:
+                group["lr"] = value
+        self._written = [None if isinstance(group["lr"], Tensor) else group["lr"] for group in groups]
 
     # ---- hooks
 
-    def _attach(self) -> None:
+    def _check_alone(self) -> None:
         for o, optimizer in enumerate(self.optimizers):
             others = getattr(optimizer, "_optimizer_step_pre_hooks", {}).values()
             if not self.observe_only and any(isinstance(h, _PreHook) and not h.scheduler.observe_only for h in others):
                 raise ValueError(
                     f"optimizer {o} ({type(optimizer).__name__}) already has a scheduler of glyder: close() it first"
                 )
+
+    def _attach(self) -> None:
+        if not self.observe_only:
+            self._own_rates()
         for o, optimizer in enumerate(self.optimizers):
             self._handles.append(optimizer.register_step_pre_hook(_PreHook(self, o)))
             self._handles.append(optimizer.register_step_post_hook(_PostHook(self, o)))
 
-    def _before_step(self, index: int, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    def _own_rates(self) -> None:
+        """``initial_lr`` as torch's schedulers leave it; a tensor rate that groups share becomes one for each."""
+        seen: set[int] = set()
+        for group in self._groups():
+            rate = group["lr"]
+            group.setdefault("initial_lr", rate.clone() if isinstance(rate, Tensor) else rate)
+            if isinstance(rate, Tensor):
+                if id(rate) in seen:
+                    group["lr"] = rate.clone()
+                seen.add(id(rate))
+
+    def _before_step(
+        self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if self._open or index in self._stepped:  # a step that raised, or one optimizer stepped more often
             self._repair()
         self._open = True
         if self._stepped:
             return None
+        self._moves = False
+        self._extend_ratios()
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self._begin_update()
             return None
         if len(self.optimizers) > 1:
             raise TypeError(f"{type(self).__name__} of several optimizers cannot be stepped with a closure")
+        late = acts_late(self.optimizer)
+        if late:
+            self._set(self._before_closure())
         begun = False
 
         def wrapped() -> Any:
@@ -226,52 +288,76 @@ class Scheduler(LRScheduler):
             loss = closure()  # the gradients exist only now
             if not begun:
                 begun = True
-                self._begin_update()
+                self._begin_update(late)
             return loss
 
         if "closure" in kwargs:
             return args, {**kwargs, "closure": wrapped}
         return (args[0], wrapped, *args[2:]), kwargs
 
-    def _begin_update(self) -> None:
-        self._extend_ratios()
-        with torch.no_grad():
-            rate = self._begin()
+    def _begin_update(self, late: bool = False) -> None:
+        """``late``: the optimizer has read its rate already, and a new one acts in its next step."""
+        if not any(True for _ in self._with_gradients()):
+            return
+        self._moves = True
+        acting, rates = self._applied(), self._rates()
+        self._set(self._guarded(self._begin))
+        self._acting, self._last_lr = (acting, rates) if late else (self._applied(), self._rates())
+
+    def _set(self, rate: float | None) -> None:
         if rate is not None and not self.observe_only:
             self._write(rate)
 
     def _after_step(self, index: int) -> None:
         self._open = False
+        self._show_gradients(index)
         self._stepped.add(index)
         if len(self._stepped) < len(self.optimizers):
             return
         self._stepped.clear()
-        if self._hidden is not None:
-            self._show_gradients()
-            self.skipped += 1
+        if not self._moves:
             return
-        with torch.no_grad():
-            self._end()
+        self._guarded(self._end)
         self._count(self.updates + 1)
+
+    def _guarded(self, act: Callable[[], float | None]) -> float | None:
+        """Outside of autograd; and what only observes must not stop the training, whatever goes wrong."""
+        try:
+            with torch.no_grad():
+                return act()
+        except Exception as error:
+            if not self.observe_only:
+                raise
+            self._abandon()
+            self._say("observing", f"nothing could be observed: {type(error).__name__}: {error} (said once)")
+            return None
 
     def _repair(self) -> None:
         self._open = False
         self._stepped.clear()
-        if self._hidden is not None:
-            self._show_gradients()
+        for index in list(self._hidden):
+            self._show_gradients(index)
         self._abandon()
 
     def _hide_gradients(self) -> None:
         """Let the optimizers make this step without gradients: parameters and optimizer state stay as they are."""
-        self._hidden = [(p, p.grad) for group in self._groups() for p in group["params"] if p.grad is not None]
-        for p, _ in self._hidden:
-            p.grad = None
+        for o, optimizer in enumerate(self.optimizers):
+            params = (p for group in optimizer.param_groups for p in group["params"])
+            self._hidden[o] = [(p, p.grad) for p in params if p.grad is not None]
+            for p, _ in self._hidden[o]:
+                p.grad = None
+        self._moves = False
+        self.skipped += 1
 
-    def _show_gradients(self) -> None:
-        for p, grad in self._hidden or ():
+    def _show_gradients(self, index: int) -> None:
+        for p, grad in self._hidden.pop(index, ()):
             if p.grad is None:
                 p.grad = grad
-        self._hidden = None
+
+    def _overflowed(self) -> bool:
+        """Whether a GradScaler has told a fused optimizer that its scale was too large: expected, and its affair."""
+        found = (getattr(o, "found_inf", None) for o in self.optimizers)
+        return any(f is not None and float(f) > 0 for f in found)
 
     def _squared_gradient(self) -> tuple[float, int]:
         """||g||^2 over everything that moves, and the number of entries."""
@@ -281,13 +367,20 @@ class Scheduler(LRScheduler):
         return gg / self._gradient_scale() ** 2, sum(p.numel() for _, p in found)
 
 
+def _fits(value: float, rate: float | Tensor) -> bool:
+    """Whether the value is finite in the type that the rate has."""
+    return abs(value) <= (torch.finfo(rate.dtype).max if isinstance(rate, Tensor) else sys.float_info.max)
+
+
 @dataclass(eq=False)
 class _PreHook:
     scheduler: Scheduler
     index: int
 
-    @torch.compiler.disable
-    def __call__(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def __call__(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         return self.scheduler._before_step(self.index, args, kwargs)
 
 
@@ -296,6 +389,6 @@ class _PostHook:
     scheduler: Scheduler
     index: int
 
-    @torch.compiler.disable
-    def __call__(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def __call__(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.scheduler._after_step(self.index)

@@ -7,11 +7,19 @@ its own; any other source is a callable that returns a batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+)
 
 from glyder.untouched import RandomState, seed_all
 
@@ -19,37 +27,53 @@ from glyder.untouched import RandomState, seed_all
 class Sibling:
     """Batches of a loader's data set, shuffled by a generator of its own, without workers, for ever."""
 
-    def __init__(self, loader: DataLoader, seed: int = 0) -> None:
+    def __init__(self, loader: DataLoader[Any], seed: int = 0) -> None:
         if isinstance(loader.dataset, IterableDataset):
             raise TypeError(
                 "batches=DataLoader(IterableDataset) cannot be read a second time without taking from the training: "
                 "pass batches=callable that returns a batch from a stream of its own"
             )
-        size = loader.batch_size if loader.batch_size is not None else getattr(loader.batch_sampler, "batch_size", 1)
         self.dataset, self.collate, self.seed = loader.dataset, loader.collate_fn, seed
-        self.size = min(int(size), len(loader.dataset))  # type: ignore[arg-type]
-        self.batched = loader.batch_size is not None or loader.batch_sampler is not None
+        self.indices = _indices(loader)
+        self.batched = loader.batch_sampler is not None
+        self.size = min(getattr(loader.batch_sampler, "batch_size", 1), len(self.indices))
         if self.size < 1:
             raise ValueError("batches=DataLoader(...) holds no data")
         self.taken = 0
+        self._order: tuple[int, list[int]] = (-1, [])
 
     def __call__(self) -> Any:
         """The next batch. Leaves every random generator as it was."""
-        per_epoch = len(self.dataset) // self.size  # type: ignore[arg-type]
-        epoch, place = divmod(self.taken, per_epoch)
-        order = torch.randperm(
-            len(self.dataset),  # type: ignore[arg-type]
-            generator=torch.Generator().manual_seed(self.seed + epoch),
-        )
+        epoch, place = divmod(self.taken, len(self.indices) // self.size)
+        if self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(self.seed + epoch)
+            self._order = epoch, torch.randperm(len(self.indices), generator=generator).tolist()
+        chosen = [self.indices[i] for i in self._order[1][place * self.size : (place + 1) * self.size]]
         rng = RandomState.now()
         try:
             seed_all(self.seed * 1_000_003 + self.taken)  # augmentation must not repeat the training's
-            items = [self.dataset[i] for i in order[place * self.size : (place + 1) * self.size].tolist()]
+            several = getattr(self.dataset, "__getitems__", None)
+            items = several(chosen) if several is not None and self.batched else [self.dataset[i] for i in chosen]
             batch = self.collate(items if self.batched else items[0])
         finally:
             rng.restore()
         self.taken += 1
         return batch
+
+
+def _indices(loader: DataLoader[Any]) -> Sequence[int]:
+    """What the loader draws from, without asking its sampler, whose state belongs to the training."""
+    samplers = (loader.sampler, loader.batch_sampler)
+    if type(samplers[1]) in (BatchSampler, type(None)):
+        if type(samplers[0]) in (RandomSampler, SequentialSampler, DistributedSampler):
+            return range(len(loader.dataset))  # type: ignore[arg-type]
+        if type(samplers[0]) is SubsetRandomSampler:
+            return samplers[0].indices
+    other = samplers[0 if type(samplers[1]) in (BatchSampler, type(None)) else 1]
+    raise TypeError(
+        f"batches=DataLoader(...) with a {type(other).__name__} cannot be read a second time without knowing what it "
+        "draws: pass batches=callable that returns a batch"
+    )
 
 
 def batches_of(source: Any, seed: int = 0) -> Callable[[], Any]:
@@ -66,7 +90,7 @@ def batches_of(source: Any, seed: int = 0) -> Callable[[], Any]:
     if isinstance(source, list):
         return Cycle(source)
     if callable(source):
-        return source
+        return source  # type: ignore[no-any-return]
     kind = type(source).__name__
     if isinstance(source, Iterator):
         raise TypeError(f"batches={kind} is a one-shot iterable and would run dry: pass a DataLoader or a callable")
@@ -76,7 +100,7 @@ def batches_of(source: Any, seed: int = 0) -> Callable[[], Any]:
 class Cycle:
     """A list of batches, in turn, for ever."""
 
-    def __init__(self, batches: list) -> None:
+    def __init__(self, batches: list[Any]) -> None:
         if not batches:
             raise ValueError("batches=[] holds no data")
         self.batches, self.taken = batches, 0

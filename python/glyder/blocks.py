@@ -3,9 +3,10 @@
 Separate optima of coupled blocks overshoot: if two blocks move the outputs the same way, each takes the whole step.
 So every group first asks for its own rate, and one joint step along the sum of what they ask for rescales them all.
 
-With s_g the slope of group g's displacement delta_g and Q_gh = delta_g^T C delta_h, the slope of group g at x_t is
-s_g + sum_h Q_gh. Group g alone wants the factor c_g on its rate; the joint direction v = sum_g c_g delta_g has slope
-sum_g c_g (s_g + sum_h Q_gh) and curvature c^T Q c.
+With d_g the displacement of group g divided by its rate, A_g = <grad f, d_g> and L_gh = d_g^T C d_h, averaged apart,
+group g alone wants the rate R_g = A_g/L_gg. Along sum_g c_g d_g the loss falls most for the multiple
+(c.A)/(c^T L c) of c, namely by (c.A)^2/(2 c^T L c). Of the own rates, c = R, and the present ones that c is taken for
+which the loss falls more: strongly coupled blocks may be better off with the ratios that they have.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ class Gram:
     dd: list[float]
 
 
-def gram(direction: Direction, blocks: Sequence[Sequence[int]], measure: Callable[[Sequence[int]], tuple]) -> Gram:
+def gram(
+    direction: Direction, blocks: Sequence[Sequence[int]], measure: Callable[[Sequence[int]], tuple[float, float]]
+) -> Gram:
     """Measure the blocks one by one and in pairs: q(g + h) = Q_gg + 2 Q_gh + Q_hh.
 
     ``measure(indices)`` gives (slope, curvature) of the direction restricted to those parameters; it is called
@@ -43,22 +46,40 @@ def gram(direction: Direction, blocks: Sequence[Sequence[int]], measure: Callabl
 
 
 def joint_rates(
-    found: Gram, rates: Sequence[float], young: float, alone: Sequence[_core.Rule], joint: _core.Rule
+    found: Gram, rates: Sequence[float], young: float, sigma: float, rule_of: Callable[[int, int], _core.Rule]
 ) -> list[float] | None:
-    """New rates of the groups; None where the joint step cannot be told yet.
+    """New rates of the groups; None where the loss falls along none of the directions.
 
-    ``alone`` and ``joint`` are rules of the kind ``glyder``; sigma is the joint rule's.
+    ``rule_of(g, h)``, g >= h, is a rule of the kind ``glyder`` that keeps the averages of that pair of groups.
     """
+    slope, curvature = _averages(found, rates, young, rule_of)
     groups = range(len(rates))
-    start = [found.slope[g] + sum(found.q[g]) for g in groups]
-    factor = [1.0] * len(rates)
+    own = [slope[g] / curvature[g][g] if slope[g] > 0 and curvature[g][g] > 0 else rates[g] for g in groups]
+    best, most = None, 0.0
+    for c in (own, list(rates)):
+        a = sum(c[g] * slope[g] for g in groups)
+        bend = sum(c[g] * c[h] * curvature[g][h] for g in groups for h in groups)
+        step = _core.Rule("glyder", sigma=sigma, memory=1.0)
+        scale, action, _ = step.update(slope=a - bend, curvature=bend, dd=1.0, lr=1.0, young=1.0)
+        if action == "keep" and a * a / bend > most:
+            best, most = [scale * rate for rate in c], a * a / bend
+    return best
+
+
+def _averages(
+    found: Gram, rates: Sequence[float], young: float, rule_of: Callable[[int, int], _core.Rule]
+) -> tuple[list[float], list[list[float]]]:
+    """A and L, the measurements so far divided by ||d||^2 each, so that all of them count alike."""
+    groups = range(len(rates))
+    dd = sum(found.dd[g] / rates[g] ** 2 for g in groups)
+    slope, curvature = [0.0] * len(rates), [[0.0] * len(rates) for _ in groups]
     for g in groups:
-        own = found.q[g][g]
-        rate, action, _ = alone[g].update(slope=start[g] - own, curvature=own, dd=found.dd[g], lr=rates[g], young=young)
-        if action == "keep":
-            factor[g] = rate / rates[g]
-    curvature = sum(factor[g] * factor[h] * found.q[g][h] for g in groups for h in groups)
-    slope = sum(factor[g] * start[g] for g in groups) - curvature
-    dd = sum(factor[g] ** 2 * found.dd[g] for g in groups)
-    scale, action, _ = joint.update(slope=slope, curvature=curvature, dd=dd, lr=1.0, young=1.0)
-    return [scale * factor[g] * rates[g] for g in groups] if action == "keep" else None
+        for h in range(g + 1):
+            bend = found.q[g][h] / (rates[g] * rates[h])
+            start = (found.slope[g] + sum(found.q[g])) / rates[g] if g == h else 0.0
+            rule = rule_of(g, h)
+            rule.update(slope=start - bend, curvature=bend, dd=dd, lr=1.0, young=young)
+            curvature[g][h] = curvature[h][g] = rule.state["curvature"]
+            if g == h:
+                slope[g] = rule.state["slope"]
+    return slope, curvature

@@ -29,15 +29,16 @@ from glyder.annealing import AnnealedLR
 from glyder.descent import GlyderLR
 
 BATCH = 32
-STEPS = 400
+STEPS = 600
+NOISE = 0.3
 TUNING_SEEDS = (101, 102)
 HALF_DECADES = tuple(10 ** (k / 2) for k in range(-3, 4))
 
 # Middle of the grid of seven peaks per optimizer; the best of it lies inside for every model (the table says so).
 OPTIMIZERS = {
     "AdamW": (lambda parameters, **lr: torch.optim.AdamW(parameters, **lr), 1e-2),
-    "SGD": (lambda parameters, **lr: torch.optim.SGD(parameters, **lr), 3e-1),
-    "SGD+momentum": (lambda parameters, **lr: torch.optim.SGD(parameters, momentum=0.9, **lr), 3e-2),
+    "SGD": (lambda parameters, **lr: torch.optim.SGD(parameters, **lr), 1.0),
+    "SGD+momentum": (lambda parameters, **lr: torch.optim.SGD(parameters, momentum=0.9, **lr), 1e-1),
 }
 
 
@@ -80,15 +81,27 @@ class Result:
 
 @functools.cache
 def digits() -> dict[str, tuple[Tensor, Tensor]]:
-    """scikit-learn's 1,797 digits of 8 x 8 pixels: 900 to train, 297 to choose the peak, 600 to compare."""
+    """scikit-learn's 1,797 digits of 8 x 8 pixels under pixel noise: 797 to train, 500 to choose the peak, 500 to
+    compare, each in several noisy copies.
+
+    Without the noise a small net errs on a handful of test digits, and they alone would decide the comparison.
+    """
     from sklearn.datasets import load_digits
 
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))
     x = torch.tensor(data.images[order], dtype=torch.float32)[:, None] / 16
     y = torch.tensor(data.target[order])
-    parts = {"train": slice(0, 900), "validation": slice(900, 1197), "test": slice(1197, None)}
-    return {name: (x[part], y[part]) for name, part in parts.items()}
+    generator = torch.Generator().manual_seed(0)
+    parts = {}
+    for name, part, copies in (
+        ("train", slice(0, 797), 20),
+        ("validation", slice(797, 1297), 4),
+        ("test", slice(1297, None), 4),
+    ):
+        clean, label = x[part].repeat(copies, 1, 1, 1), y[part].repeat(copies)
+        parts[name] = clean + NOISE * torch.randn(clean.shape, generator=generator), label
+    return parts
 
 
 def batches(count: int, steps: int, seed: int) -> Iterator[Tensor]:

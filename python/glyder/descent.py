@@ -8,26 +8,30 @@ kept and annealed. *GLyDER finds the scale, annealing gives the shape.*
 
 from __future__ import annotations
 
+import copyreg
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from glyder import _core
-from glyder.base import STATE_VERSION, Place, Scheduler
+from glyder import _core, options
+from glyder.base import Place, Scheduler
 from glyder.blocks import gram, joint_rates
+from glyder.checkpoint import restore, state_of
 from glyder.direction import Direction, Unmeasurable
-from glyder.estimators import Estimator, EstimatorError, Measured, Sample, estimator_of
+from glyder.displacement import Ages, Displacement, by_group, moved
+from glyder.estimators import Estimator, Sample, estimator_of
 from glyder.explain import explain
 from glyder.history import History
-from glyder.measure import displace, inner_products, snapshot
+from glyder.measure import inner_products, snapshot
+from glyder.meter import Meter
+from glyder.outputs_loss import EstimatorError
 from glyder.sampling import Sampler, only
-from glyder.support import decoupled_decay, l2_decay, young
 
 FIRST_UPDATES = 20
 """Updates that are all measured, whatever ``every`` says: the early estimates need the most averaging."""
@@ -39,15 +43,14 @@ PATIENCE = 3
 """Measurements that may fail in a row before the first good one; then the reason is raised."""
 
 
-@dataclass(eq=False)
-class Displacement:
-    """What an update did: where, by how much, with which rate."""
+copyreg.pickle(_core.Rule, lambda rule: (_rule, (rule.name, rule.config, rule.state)))
 
-    places: list[Place]
-    deltas: list[Tensor]
-    lr: float
-    young: float
-    ratios: list[list[float]]
+
+def _rule(name: str, config: dict[str, float], state: dict[str, float]) -> _core.Rule:
+    """A rule as it was, for copies and pickles of schedulers."""
+    rule = _core.Rule(name, **config)
+    rule.load(state)
+    return rule
 
 
 class GlyderLR(Scheduler):
@@ -72,7 +75,8 @@ class GlyderLR(Scheduler):
         refresh: ``"window"`` measures during the warm-up and then keeps the scale; ``"always"`` goes on to the end,
             with forgetting, for losses that change.
         scale: the factor sigma, the one parameter of the paper. 1 is the greedy optimum, 2 the edge of stability.
-        min_lr, max_lr: bounds of the rate before warm-up and annealing. ``max_lr="given"``: the optimizer's own.
+        min_lr, max_lr: bounds of the rate before warm-up and annealing, of the first group (``scope="group"``: of
+            each). ``max_lr="given"``: the optimizer's own.
         max_growth: the rate grows at most by this factor from one update to the next.
         scope: ``"global"``: one rate, the groups' ratios kept. ``"group"``: a rate of its own for each group,
             rescaled by one joint step along their sum; costs a measurement more for each group.
@@ -90,6 +94,13 @@ class GlyderLR(Scheduler):
     Raises:
         TypeError, ValueError: on construction, in call form, with the value and the remedy.
         EstimatorError: at the first measurement, when the estimator does not fit the loss that is trained.
+        RuntimeError: when nothing could be measured so far and three attempts have failed.
+
+    An update whose gradients are infinite or not a number is made without gradients: parameters and optimizer state
+    stay as they are, it is counted in :attr:`skipped` and not in :attr:`updates`, and said once. A loss or logits
+    that are not finite show in the gradients. A measurement that fails, in the model's, the loader's or the loss's
+    own code, is counted in :attr:`reasons` and said once, and the rate stays. With ``observe_only`` none of this
+    interferes: updates are made whatever the gradients, and nothing is raised after construction.
 
     Cost: two forward passes per measurement with the default estimator, one copy of the parameters between two
     updates and another while measuring.
@@ -125,37 +136,52 @@ class GlyderLR(Scheduler):
         n_batches: int = 1,
         seed: int = 0,
     ) -> None:
+        number = functools.partial(options.number, "GlyderLR")
+        whole = functools.partial(options.whole, "GlyderLR")
         if not isinstance(model, nn.Module):
             raise TypeError(f"GlyderLR(model=...) must be a torch.nn.Module, got {type(model).__name__}")
-        for name, value, low in (("every", every, 1), ("n_batches", n_batches, 1), ("warmup", warmup, 0)):
-            _whole(name, value, low)
-        _whole("total_steps", total_steps, 1)
-        _one_of("refresh", refresh, ("window", "always"))
-        _one_of("scope", scope, ("global", "group"))
+        options.one_of("GlyderLR", "refresh", refresh, ("window", "always"))
+        options.one_of("GlyderLR", "scope", scope, ("global", "group"))
+        options.one_of("GlyderLR", "observe_only", observe_only, (False, True))
+        if not isinstance(loss, str):
+            options.function("GlyderLR", "loss", loss, "'squared_error', a criterion module or a callable")
+        options.function("GlyderLR", "logits", logits, "a callable that picks the logits out of the model's output")
         self.model = model
-        self.total_steps, self.every, self.refresh, self.scope = total_steps, every, refresh, scope
+        self.horizon = None if total_steps is None else whole("total_steps", total_steps, 1)
+        self.every, self.refresh, self.scope = whole("every", every, 1), refresh, scope
+        share = math.inf if self.horizon is None else math.ceil(self.horizon / 6)
+        self.warmup = int(min(100, share)) if warmup is None else whole("warmup", warmup, 0)
+        self.anneal, self._shape = options.schedule("GlyderLR", "anneal", anneal, self.horizon, self.warmup)
         self.estimator = estimator_of(estimator)
         if self.estimator.needs_loss and (loss is None or isinstance(loss, str)):
             raise ValueError(f"{self.estimator} needs loss=callable(model, batch) or a criterion module, got {loss!r}")
-        share = math.inf if total_steps is None else math.ceil(total_steps / 6)
-        self.warmup = warmup if warmup is not None else int(min(100, share))
-        self.anneal, self._shape = _anneal(anneal, total_steps)
         super().__init__(optimizer, observe_only=observe_only)
-        try:
-            self._sampler = Sampler(model, loss, logits, batches, n_batches, seed)
-            self._build(float(scale), min_lr, self._reference if max_lr == "given" else max_lr, max_growth)
-        except BaseException:
-            self.close()
-            raise
+        given = isinstance(max_lr, str) and max_lr == "given"
+        if given and scope == "group":
+            raise ValueError("GlyderLR(max_lr='given') goes with scope='global': give a number")
+        top = self._reference if given else number("max_lr", max_lr, 0, above=True)
+        self._build(
+            number("scale", scale, 0, above=True, finite=True),
+            number("min_lr", min_lr, 0, finite=True),
+            top,
+            number("max_growth", max_growth, 1, above=True),
+        )
+        self._check_members(list(self._moved()))
         self._logits = logits
+        self._blank()
+        seed, n_batches = whole("seed", seed, 0), whole("n_batches", n_batches, 1)
+        self._sampler = Sampler(model, loss, logits, batches, n_batches, seed)
+        self._attach()
+
+    def _blank(self) -> None:
+        """Nothing measured yet."""
         self._base: float | None = None
         self._rate = 0.0
         self._noted: tuple[list[Place], list[Tensor]] | None = None
         self._pending: Displacement | None = None
-        self._mature: list[list[bool]] | None = None
-        self._native = False
-        self._draw = self._measured = self._failed = self._copies = 0
-        self._forwards = 0.0
+        self._ages = Ages(self.optimizers)
+        self._meter = Meter(self.estimator, self.optimizers, self._say)
+        self._draw = self._measured = self._failed = 0
         self._history = History()
         self._reasons: Counter[str] = Counter()
 
@@ -173,13 +199,21 @@ class GlyderLR(Scheduler):
             "brake": _core.Rule("brake"),
         }
         self._local = _core.Rule("glyder", sigma=1.0, memory=1.0)
-        _core.schedule(self.anneal, 0, total=self.total_steps, warmup=self.warmup, **self._shape)
+
+    def _check_members(self, moved: list[tuple[Place, Tensor]]) -> None:
+        """What is moved but not in the model would be missing from the curvature."""
+        members = {id(p) for p in self.model.parameters()}
+        for place, p in moved:
+            if id(p) not in members:
+                raise ValueError(
+                    f"{place} (shape {tuple(p.shape)}) is not among model.parameters(): pass GlyderLR(model=...) the "
+                    "module that holds every parameter that is trained, or leave it out of the optimizer"
+                )
 
     # ---- an update
 
     def _begin(self) -> float | None:
-        if self._mature is None:
-            self._mature = [[_has_momentum(o, g) for g in o.param_groups] for o in self.optimizers]
+        self._ages.note(self.updates)
         gg, n = self._squared_gradient()
         if not math.isfinite(gg):
             self._hold()
@@ -195,8 +229,10 @@ class GlyderLR(Scheduler):
         if noted is None:
             return
         places, older = noted
-        self._pending = self._displacement(places, older)
-        if self._pending is not None:
+        if self._acting > 0:
+            deltas, ratios = moved(self.optimizers, places, older), [list(r) for r in self._ratios]
+            share = self._ages.youngest(places, self.updates + 1)
+            self._pending = Displacement(places, deltas, self._acting, share, ratios)
             self._sampler.stream.arm()
 
     def _abandon(self) -> None:
@@ -206,45 +242,56 @@ class GlyderLR(Scheduler):
 
     def _hold(self) -> None:
         """A gradient that is not finite: this update is made without gradients, so that nothing moves."""
+        if self.observe_only:  # it is made, and the noted displacement is no longer the latest
+            self._abandon()
+            return
         if self._pending is not None:
             self._sampler.stream.arm()  # the displacement stays; the next good batch measures it
-        if self.observe_only:
-            return
         self._reasons["not_finite"] += 1
-        self._say(
-            "not_finite",
-            f"the gradient of update {self.updates} is infinite or not a number: the update is skipped; parameters, "
-            "optimizer state and rate stay as they are (said once, counted in `skipped`)",
-        )
+        if not self._overflowed():
+            self._say(
+                "not_finite",
+                f"the gradient of update {self.updates} is infinite or not a number: the update is skipped; "
+                "parameters, optimizer state and rate stay as they are (said once, counted in `skipped`)",
+            )
         self._hide_gradients()
 
     # ---- the rate
 
     def _next_rate(self, gg: float, n: int) -> float:
         """Base rate, bounds, brake, warm-up and annealing, growth limit: each a stage in C."""
-        _, _, braked = self._rules["brake"].update(rate=1.0, gg=gg)
-        self._reasons[braked] += braked == "braked"
+        self._stage("brake", rate=1.0, gg=gg)
         if self._base is None:
             if self._rate == 0.0:
-                self._rate = self._first_rate(gg, n)
+                self._rate = self._first_rate(gg, n, [p for _, p in self._with_gradients()])
             return self._rate
-        if self.total_steps is not None and self.updates == self.total_steps:
+        base = self._stage("bounds", rate=self._base) * self._rules["brake"].state["factor"]
+        factor = _core.schedule(self.anneal, self.updates, total=self.horizon, warmup=self.warmup, **self._shape)
+        if factor == 0:
             self._say(
                 "over",
-                f"total_steps={self.total_steps} updates are done and the learning rate is at its end: training goes "
-                "on without effect; give the right total_steps, or call extend(total_steps)",
+                f"total_steps={self.horizon} updates are done and the learning rate is at its end: training goes on "
+                "without effect; give the right total_steps, or call extend(total_steps)",
             )
-        base = self._rules["bounds"].update(rate=self._base)[0] * self._rules["brake"].state["factor"]
-        factor = _core.schedule(self.anneal, self.updates, total=self.total_steps, warmup=self.warmup, **self._shape)
-        if base * factor > 0:
-            self._rate = self._rules["growth"].update(rate=base * factor, previous=self._rate)[0]
-        else:
-            self._rate = 0.0
+        wanted = base * factor
+        self._rate = self._stage("growth", rate=wanted, previous=self._rate) if wanted > 0 else 0.0
         return self._rate
 
-    def _first_rate(self, gg: float, n: int) -> float:
-        found = [p for _, p in self._with_gradients()]
-        xx = inner_products([found], [(0, 0)])[0]
+    def _stage(self, name: str, **statistics: float) -> float:
+        rate, _, reason = self._rules[name].update(**statistics)
+        self._reasons[reason] += reason != "kept"
+        return rate
+
+    def _before_closure(self) -> float | None:
+        """A first rate, as for a gradient of unknown length; later ones were written the update before."""
+        if self._rate == 0.0 and self._base is None:
+            params = [p for _, p in self._moved()]
+            self._rate = self._first_rate(0.0, sum(p.numel() for p in params), params)
+            return self._rate
+        return None
+
+    def _first_rate(self, gg: float, n: int, moved: Sequence[Tensor]) -> float:
+        xx = inner_products([moved], [(0, 0)])[0]
         rate, action, reason = self._rules["start"].update(xx=xx, gg=gg, n=float(n), dd=0.0, previous=0.0)
         if action != "keep":
             raise ValueError(f"no first learning rate can be had: {reason} (||x||^2 = {xx}, ||g||^2 = {gg}, n = {n})")
@@ -254,55 +301,38 @@ class GlyderLR(Scheduler):
 
     def _due(self) -> bool:
         """Whether the update that comes is to be measured."""
+        if self.observe_only and self._measured == 0 and self._failed >= PATIENCE:
+            return False
         if self._base is not None and self.refresh == "window" and self.updates >= self.warmup:
             return self.observe_only and self.updates % self.every == 0
         return self.updates < FIRST_UPDATES or self.updates % self.every == 0 or self._base is None
 
     def _note_position(self, rate: float) -> None:
         self._noted = None
-        if self._due():
+        if rate > 0 and self._due():
             found = list(self._with_gradients())
+            self._check_members(found)
             self._noted = [place for place, _ in found], snapshot([p for _, p in found])
-            self._copies += 1
-
-    def _displacement(self, places: list[Place], older: list[Tensor]) -> Displacement | None:
-        """delta = (1 - lr*lambda) x_t - x_{t+1} per group, lambda the decoupled weight decay."""
-        deltas: list[Tensor] = []
-        youngest = 1.0
-        start = 0
-        for (o, g), count in Counter((p.optimizer, p.group) for p in places).items():
-            optimizer, group = self.optimizers[o], self.optimizers[o].param_groups[g]
-            mine = slice(start, start + count)
-            start += count
-            scale = 1.0 - float(group["lr"]) * decoupled_decay(optimizer, group)
-            newer = [self._parameter(place) for place in places[mine]]
-            deltas += displace(older[mine], scale, newer, where=lambda i, m=mine: str(places[m][i]))
-            if not self._mature[o][g]:  # type: ignore[index]
-                youngest = min(youngest, young(optimizer, group, self.updates + 1))
-        lr = self._applied()
-        return (
-            Displacement(places, deltas, lr, youngest, [list(r) for r in self._ratios]) if places and lr > 0 else None
-        )
+            self._meter.copies += 1
 
     # ---- the measurement
 
     def _measure(self, gg: float, n: int) -> None:
         pending, self._pending = self._pending, None
         assert pending is not None
-        try:
-            params = [self._parameter(place) for place in pending.places]
-            if any(p.shape != d.shape for p, d in zip(params, pending.deltas, strict=True)):
-                raise IndexError
-        except IndexError:
-            self._failure("parameters_changed", "the optimizer's parameters changed since the last update")
+        row: dict[str, Any] = {"update": self.updates - 1, "lr": pending.lr, "gradient": gg**0.5}
+        params = self._still_there(pending)
+        if params is None:
+            changed = Unmeasurable("params_changed", "the optimizer's parameters changed since the last update")
+            self._failure(changed.reason, changed, row)
             return
-        direction = Direction(self.model, params, pending.deltas, pending.places, self._logits, self._native)
-        row = {"update": self.updates - 1, "lr": pending.lr, "displacement": direction.dd**0.5, "gradient": gg**0.5}
+        direction = Direction(self.model, params, pending.deltas, pending.places, self._logits, self._meter.native)
+        row["displacement"] = direction.dd**0.5
         if self._base is None and not self.observe_only:
             rate, _, reason = self._rules["start"].update(
                 xx=direction.xx, dd=direction.dd, gg=gg, n=float(n), previous=self._rate
             )
-            if reason == "not_visible":
+            if reason in ("not_visible", "no_gradient"):
                 self._rate = rate
                 self._reasons[reason] += 1
                 self._history.append(**row, reason=reason)
@@ -310,35 +340,44 @@ class GlyderLR(Scheduler):
         try:
             self._learn(pending, direction, row)
         except Unmeasurable as error:
-            self._failure(error.reason, str(error), row)
+            self._failure(error.reason, error, row)
         except EstimatorError as error:
-            if self._measured == 0:
-                raise
-            self._failure("estimator", str(error), row)
+            self._failure("estimator", error, row)
         except Exception as error:  # the user's model, loss or data, in a pass that they did not ask for
-            if self._measured == 0 and self._failed + 1 >= PATIENCE:
-                raise
-            self._failure("raised", f"{type(error).__name__}: {error}", row)
+            self._failure("raised", error, row)
         finally:
             self._sampler.stream.disarm()
 
-    def _failure(self, reason: str, message: str, row: dict[str, Any] | None = None) -> None:
-        """A measurement that came to nothing: counted, said once, and the rate stays."""
-        self._failed += 1
+    def _still_there(self, pending: Displacement) -> list[Tensor] | None:
+        """The parameters of the displacement, where they are what they were."""
+        try:
+            params = [self._parameter(place) for place in pending.places]
+        except IndexError:
+            return None
+        return None if any(p.shape != d.shape for p, d in zip(params, pending.deltas, strict=True)) else params
+
+    def _failure(self, reason: str, error: Exception, row: dict[str, Any]) -> None:
+        """A measurement that came to nothing: counted, said once, and the rate stays; fatal if none ever came."""
         self._reasons[reason] += 1
-        if row is not None:
-            self._history.append(**row, reason=reason)
-        if self._measured == 0 and self._failed >= PATIENCE and reason != "no_gradient":
-            raise RuntimeError(
-                f"GlyderLR could not measure anything in {self._failed} attempts, so there is no learning rate: "
-                f"{message}"
-            )
-        self._say(reason, f"no measurement at update {self.updates}: {message} (said once; the rate stays as it was)")
+        self._history.append(**row, reason=reason)
+        if reason == "no_gradient":
+            return
+        self._failed += 1
+        if self._measured == 0 and not self.observe_only:
+            if isinstance(error, EstimatorError):
+                raise error
+            if self._failed >= PATIENCE:
+                raise RuntimeError(
+                    f"GlyderLR could not measure anything in {self._failed} attempts, so there is no learning rate: "
+                    f"{_text(error)}"
+                ) from error
+        stays = "nothing is changed" if self.observe_only else "the rate stays as it was"
+        self._say(reason, f"no measurement at update {self.updates}: {_text(error)} (said once; {stays})")
 
     def _learn(self, pending: Displacement, direction: Direction, row: dict[str, Any]) -> None:
         """Measure, let the rule see it, and take its rate as the new base rate."""
         samples = self._sampler.samples(direction, self._draw)
-        measured = self._averaged(direction, samples)
+        measured = self._meter.averaged(direction, samples, self._draw)
         statistics = {"slope": measured.slope, "curvature": measured.curvature, "dd": direction.dd}
         statistics |= {"lr": pending.lr, "young": pending.young}
         for name, value in statistics.items():
@@ -350,6 +389,12 @@ class GlyderLR(Scheduler):
         elif action == "keep":
             self._base = rate
         self._measured += 1
+        if self._base is None and self._measured >= FIRST_UPDATES:
+            self._say(
+                "stuck",
+                f"{self._measured} measurements and no learning rate yet ({reason}): the loss does not fall along what "
+                "the optimizer does; is `loss` what is trained, and does every batch come from the same task?",
+            )
         self._draw += len(samples)
         self._reasons[reason] += 1
         optimal, usable, _ = self._local.update(**statistics)
@@ -363,63 +408,32 @@ class GlyderLR(Scheduler):
             reason=reason,
         )
 
-    def _averaged(self, direction: Direction, samples: Sequence[Sample]) -> Measured:
-        """Slope and curvature, averaged over the samples; weight decay that is part of the loss is added."""
-        found = [self._one(direction, sample, self._draw + i) for i, sample in enumerate(samples)]
-        self._forwards += sum(self.estimator.passes + sample.passes_made for sample in samples)
-        self._copies += 2 * len(samples)
-        slope = math.fsum(m.slope for m in found) / len(found)
-        curvature = math.fsum(m.curvature for m in found) / len(found)
-        for part, factor in self._l2_parts(direction):
-            slope += factor * part.dot(part.params)
-            curvature += factor * part.dd
-        return Measured(slope, curvature, found[0].source)
-
-    def _one(self, direction: Direction, sample: Sample, draw: int) -> Measured:
-        direction.native = self._native
-        try:
-            return self.estimator.measure(direction, sample, draw)
-        except RuntimeError as error:
-            if self._native or not direction.half or "dtype" not in str(error):
-                raise
-        self._native = True
-        self._say(
-            "native",
-            "the model does not run in single precision: slope and curvature are measured in its own half precision, "
-            "with a few per cent of rounding noise",
-        )
-        return self._one(direction, sample, draw)
-
-    def _l2_parts(self, direction: Direction) -> list[tuple[Direction, float]]:
-        """The parts of the direction whose optimizer adds lambda*x to the gradient, and their lambda."""
-        parts: dict[tuple[int, int], list[int]] = {}
-        for i, place in enumerate(direction.places):
-            parts.setdefault((place.optimizer, place.group), []).append(i)
-        found = []
-        for (o, g), indices in parts.items():
-            factor = l2_decay(self.optimizers[o], self.optimizers[o].param_groups[g])
-            if factor:
-                found.append((direction.only(indices), factor))
-        return found
-
     def _adopt_groups(self, pending: Displacement, direction: Direction, samples: Sequence[Sample]) -> None:
-        blocks: dict[tuple[int, int], list[int]] = {}
-        for i, place in enumerate(pending.places):
-            blocks.setdefault((place.optimizer, place.group), []).append(i)
+        blocks = by_group(pending.places)
 
         def measure(indices: Sequence[int]) -> tuple[float, float]:
-            measured = self._averaged(direction.only(indices), only(samples, indices))
+            measured = self._meter.averaged(direction.only(indices), only(samples, indices), self._draw)
             return measured.slope, measured.curvature
 
-        own = self._rule_config | {"sigma": 1.0}
-        alone = [self._rules.setdefault(f"group {o}.{g}", _core.Rule("glyder", **own)) for o, g in blocks]
-        joint = self._rules.setdefault("joint", _core.Rule("glyder", **self._rule_config))
-        rates = [pending.lr * ratio for ratio in (pending.ratios[o][g] for o, g in blocks)]
-        new = joint_rates(gram(direction, list(blocks.values()), measure), rates, pending.young, alone, joint)
-        if new is not None:
-            self._base = new[0]
-            for (o, g), rate in zip(blocks, new, strict=True):
-                self._ratios[o][g] = rate / new[0]
+        def rule_of(g: int, h: int) -> _core.Rule:
+            name = "groups " + " ".join(f"{o}.{i}" for o, i in (keys[g], keys[h]))
+            return self._rules.setdefault(name, _core.Rule("glyder", **self._rule_config))
+
+        keys = list(blocks)
+        old = [pending.ratios[o][g] for o, g in keys]
+        found = gram(direction, list(blocks.values()), measure)
+        sigma = self._rule_config["sigma"]
+        new = joint_rates(found, [pending.lr * ratio for ratio in old], pending.young, sigma, rule_of)
+        if new is None:
+            return
+        new = [self._rules["bounds"].update(rate=rate)[0] for rate in new]
+        if not all(new):  # out of the range of numbers
+            return
+        self._base = new[0]
+        rates = dict(zip(keys, new, strict=True))
+        for o, ratios in enumerate(self._ratios):
+            for g, ratio in enumerate(ratios):  # groups without a gradient keep their ratio to the first that has one
+                ratios[g] = rates[o, g] / new[0] if (o, g) in rates else ratio / old[0]
 
     # ---- what the user sees
 
@@ -436,7 +450,7 @@ class GlyderLR(Scheduler):
     @property
     def cost(self) -> tuple[float, int]:
         """Extra work so far: forward passes (a backward counts as two) and copies of the parameters."""
-        return self._forwards, self._copies
+        return self._meter.forwards, self._meter.copies
 
     def explain(self) -> str:
         """What was found so far and what it means, in a few sentences."""
@@ -444,16 +458,13 @@ class GlyderLR(Scheduler):
 
     def extend(self, total_steps: int) -> None:
         """Change the horizon of the run. Takes effect with the next update."""
-        _whole("total_steps", total_steps, 1)
-        _core.schedule(self.anneal, 0, total=total_steps, warmup=self.warmup, **self._shape)
-        self.total_steps = total_steps
+        self.horizon = options.whole("GlyderLR.extend", "total_steps", total_steps, 1)
         self._said.discard("over")
 
     def close(self) -> None:
         """Let go of optimizer and model: the rates stay as they are."""
         super().close()
-        if hasattr(self, "_sampler"):
-            self._sampler.stream.close()
+        self._sampler.stream.close()
 
     # ---- checkpoints
 
@@ -462,46 +473,7 @@ class GlyderLR(Scheduler):
 
         Between the snapshot of an update and its measurement that includes one copy of the parameters.
         """
-        pending = self._pending
-        return {
-            "version": STATE_VERSION,
-            "updates": self.updates,
-            "skipped": self.skipped,
-            "reference": self._reference,
-            "ratios": [list(r) for r in self._ratios],
-            "base_lr": self._base,
-            "rate": self._rate,
-            "total_steps": self.total_steps,
-            "config": self._config(),
-            "rules": {name: rule.state for name, rule in self._rules.items()},
-            "mature": self._mature,
-            "native": self._native,
-            "draw": self._draw,
-            "taken": self._sampler.taken,
-            "measured": self._measured,
-            "forwards": self._forwards,
-            "copies": self._copies,
-            "failed": self._failed,
-            "said": sorted(self._said),
-            "reasons": dict(self._reasons),
-            "history": self._history.state(),
-            "pending": None
-            if pending is None
-            else {
-                "places": [[p.optimizer, p.group, p.index] for p in pending.places],
-                "deltas": [d.clone() for d in pending.deltas],
-                "lr": pending.lr,
-                "young": pending.young,
-                "ratios": [list(r) for r in pending.ratios],
-            },
-        }
-
-    def _config(self) -> dict[str, Any]:
-        """Options that change the recipe: a resumed run is told where they differ."""
-        config = {name: getattr(self, name) for name in ("anneal", "warmup", "every", "refresh", "scope")}
-        for name in ("glyder", "bounds", "growth"):
-            config |= self._rules[name].config
-        return config | {"observe_only": self.observe_only, "estimator": type(self.estimator).__name__}
+        return state_of(self)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken; model, optimizer and scheduler may be loaded in any order.
@@ -509,82 +481,19 @@ class GlyderLR(Scheduler):
         Options given to the constructor stay, but for ``total_steps``, which is the state's; a difference is said
         once. The state is copied, not kept.
         """
-        version = state_dict.get("version")
-        if version != STATE_VERSION:
-            raise ValueError(f"this state has version {version!r}, and this glyder reads version {STATE_VERSION}")
-        groups = [len(r) for r in state_dict["ratios"]]
-        here = [len(o.param_groups) for o in self.optimizers]
-        if groups != here:
-            raise ValueError(f"the state is of optimizers with {groups} parameter groups, these have {here}")
-        self._tell_differences(state_dict["config"])
-        self._count(state_dict["updates"])
-        self.skipped = state_dict["skipped"]
-        self._reference = state_dict["reference"]
-        self._ratios = [list(r) for r in state_dict["ratios"]]
-        self._base, self._rate = state_dict["base_lr"], state_dict["rate"]
-        self.total_steps = state_dict["total_steps"]
-        for name, rule in state_dict["rules"].items():
-            if name not in self._rules:
-                sigma = self._rule_config if name == "joint" else self._rule_config | {"sigma": 1.0}
-                self._rules[name] = _core.Rule("glyder", **sigma)
-            self._rules[name].load(rule)
-        self._mature = None if state_dict["mature"] is None else [list(m) for m in state_dict["mature"]]
-        self._native, self._draw = state_dict["native"], state_dict["draw"]
-        self._sampler.taken = state_dict["taken"]
-        self._measured, self._failed = state_dict["measured"], state_dict["failed"]
-        self._forwards, self._copies = state_dict["forwards"], state_dict["copies"]
-        self._said, self._reasons = set(state_dict["said"]), Counter(state_dict["reasons"])
-        self._history.load(state_dict["history"])
-        self._noted, self._pending = None, None
+        restore(self, state_dict)
+
+    def _go_on_with(self, pending: Displacement | None) -> None:
+        """The rest of loading: the displacement to measure, and the rate."""
+        self._noted, self._pending = None, pending
         self._sampler.stream.disarm()
-        if state_dict["pending"] is not None:
-            self._pending = self._pending_from(state_dict["pending"])
+        if pending is not None:
             self._sampler.stream.arm()
+        self._written = []
         if not self.observe_only and self.updates:
             self._write(self._rate)
-
-    def _pending_from(self, saved: dict[str, Any]) -> Displacement:
-        places = [Place(*place) for place in saved["places"]]
-        deltas = [d.clone().to(self._parameter(place).device) for place, d in zip(places, saved["deltas"], strict=True)]
-        return Displacement(places, deltas, saved["lr"], saved["young"], [list(r) for r in saved["ratios"]])
-
-    def _tell_differences(self, saved: dict[str, Any]) -> None:
-        ours = self._config()
-        differing = [
-            f"{name}={ours[name]!r} (saved with {saved[name]!r})" for name in ours if saved[name] != ours[name]
-        ]
-        if differing:
-            self._say("options", f"the run goes on with other options than it was saved with: {', '.join(differing)}")
+            self._last_lr = self._rates()
 
 
-def _whole(name: str, value: Any, low: int) -> None:
-    """Refuse what is not None or a whole number from ``low`` up."""
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"GlyderLR({name}=...) must be a whole number, got {value!r}")
-    if value < low:
-        raise ValueError(f"GlyderLR({name}=...) must be >= {low}, got {value}")
-
-
-def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"GlyderLR({name}=...) must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-
-
-def _anneal(value: Any, total_steps: int | None) -> tuple[str, dict[str, float]]:
-    """Name and parameters of the schedule."""
-    if value == "auto":
-        value = "rsqrt" if total_steps is None else "cosine"
-    if value is None:
-        value = "constant"
-    name, parameters = value if isinstance(value, tuple) and len(value) == 2 else (value, {})
-    if name not in _core.schedules():
-        known = ", ".join(map(repr, _core.schedules()))
-        raise ValueError(f"GlyderLR(anneal=...) must be None or one of {known}, got {value!r}")
-    return name, dict(parameters)
-
-
-def _has_momentum(optimizer: Optimizer, group: dict[str, Any]) -> bool:
-    """Whether the group's momentum buffers were there before the scheduler was."""
-    return any("momentum_buffer" in optimizer.state.get(p, {}) for p in group["params"])
+def _text(error: Exception) -> str:
+    return str(error) if isinstance(error, (Unmeasurable, EstimatorError)) else f"{type(error).__name__}: {error}"

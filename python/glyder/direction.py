@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_map
 
 from glyder.measure import inner_products, shifted
 from glyder.stream import Call, outputs_of
-from glyder.untouched import parameters_as
+from glyder.untouched import is_half, stand_ins
 
 
 class Unmeasurable(Exception):
@@ -92,38 +92,38 @@ class Direction:
         """Whether some of the parameters are in half precision."""
         return any(p.dtype.itemsize < 4 for p in self.params)
 
-    @contextlib.contextmanager
-    def at(self, c: float) -> Iterator[list[Tensor]]:
-        """The model with its parameters at x + c*delta, without writing to them. Only inside ``untouched``.
+    @property
+    def single(self) -> bool:
+        """Whether the model has to be put into single precision: half-precision parameters cannot carry a probe."""
+        return self.half and not self.native
 
-        Half-precision parameters cannot carry a small displacement: the whole model is put into single precision.
-        """
+    def moved(self, c: float) -> list[Tensor]:
+        """x + c*delta, as new tensors."""
         moved = shifted(self.params, c, self.deltas, where=self.where)
-        if self.native:
-            moved = [m.to(p.dtype) for m, p in zip(moved, self.params, strict=True)]
+        return [m.to(p.dtype) for m, p in zip(moved, self.params, strict=True)] if self.native else moved
+
+    @contextlib.contextmanager
+    def with_parameters(self, moved: Sequence[Tensor]) -> Iterator[None]:
+        """One pass of the model with ``moved`` in place of ``params``; in single precision as a whole where any is."""
         replacement = {id(p): m for p, m in zip(self.params, moved, strict=True)}
-        if self.half and not self.native:
-            for p in self.model.parameters():
-                if id(p) not in replacement:
-                    replacement[id(p)] = _single(p.detach())
-            for module in self.model.modules():
-                for name, buffer in module._buffers.items():
-                    module._buffers[name] = _single(buffer)
-        with parameters_as(self.model, replacement):
-            yield moved
+        with contextlib.ExitStack() as stack:
+            if self.single:
+                for p in self.model.parameters():
+                    if id(p) not in replacement and is_half(p):
+                        replacement[id(p)] = p.detach().float()
+                handle = self.model.register_forward_pre_hook(_single_inputs, prepend=True, with_kwargs=True)
+                stack.callback(handle.remove)
+            stack.enter_context(stand_ins(self.model, replacement, single=self.single))
+            yield
 
     def outputs(self, call: Call, c: float) -> Tensor:
         """The outputs at x + c*delta for the inputs, the switches and the random numbers of ``call``."""
         call.random.restore()
-        args, kwargs = call.args, call.kwargs
-        if self.half and not self.native:
-            args, kwargs = tree_map(_single, (args, kwargs))
-        with torch.no_grad(), call.mode.applied(self.model), self.at(c):
-            return outputs_of(self.model(*args, **kwargs), self.logits).detach()
+        with torch.no_grad(), self.with_parameters(self.moved(c)), call.mode.applied(self.model):
+            return outputs_of(self.model(*call.args, **call.kwargs), self.logits).detach()
 
 
-def _single(value: Any) -> Any:
-    """Half-precision tensors in single precision; everything else as it is."""
-    if isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16):
-        return value.float()
-    return value
+def _single_inputs(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return tree_map(lambda value: value.float() if is_half(value) else value, (args, kwargs))  # type: ignore[no-any-return]

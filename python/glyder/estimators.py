@@ -8,7 +8,7 @@ from the two in C (2311.13877, Corollary 2.2).
 estimator                             curvature                                   cost of a measurement
 ====================================  ==========================================  ===============================
 :class:`GaussNewton` (default)        exact Gauss-Newton, from the outputs        2 forwards
-:class:`GaussNewtonBartlett`          sampled labels (2305.14342), as published   1 forward, 1 backward per draw
+:class:`GaussNewtonBartlett`          sampled labels (2305.14342), as published   1 forward, 1 backward + 1 per draw
 :class:`Projection` ``("hvp")``       second derivative of the loss               1 forward, backward twice over
 :class:`Projection` ``("gradient")``  difference of two gradients                 2 forwards, 2 backwards
 :class:`Projection` ``("loss")``      parabola through three losses               3 forwards
@@ -20,9 +20,10 @@ The slope is the inner product of delta with the gradient that training computed
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,9 +34,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from glyder import _core
 from glyder.direction import Direction, Unmeasurable
 from glyder.measure import inner_products
-from glyder.outputs_loss import EstimatorError, OutputsLoss, ZeroGradient, outputs_loss
+from glyder.outputs_loss import REMEDY_OTHER, EstimatorError, OutputsLoss, ZeroGradient, outputs_loss
 from glyder.stream import Call, outputs_of
-from glyder.untouched import parameters_as, untouched
+from glyder.untouched import stand_ins, untouched
 
 Source = Literal["gradients", "outputs", "loss"]
 
@@ -116,7 +117,9 @@ class Estimator:
 AGREEMENT = {False: (2e-2, 1e-3), True: (1e-1, 1e-2)}
 
 
-def _choose(direction: Direction, sample: Sample, other: float, bound: float, half: bool, name: Source) -> tuple:
+def _choose(
+    direction: Direction, sample: Sample, other: float, bound: float, half: bool, name: Source
+) -> tuple[float, Source]:
     """The training gradient's slope where it is that of the loss; otherwise the one found along with the curvature."""
     slope = direction.dot(sample.gradients)
     share, floor = AGREEMENT[half]
@@ -143,7 +146,7 @@ class GaussNewton(Estimator):
         call, loss = sample.seen(), sample.outputs_loss()
         half = call.mode.half or direction.native
         c = direction.step(half)
-        with untouched(direction.model):
+        with untouched():
             plus, minus = (loss.rows(direction.outputs(call, side)) for side in (c, -c))
         if plus.shape != loss.logits.shape:
             raise Unmeasurable("shape_changed", "the outputs changed their shape when the forward pass was repeated")
@@ -155,6 +158,13 @@ class GaussNewton(Estimator):
             )
         bound = math.sqrt(rr * uu) * 0.5 / c
         slope, source = _choose(direction, sample, ru * 0.5 / c, bound, half, "outputs")
+        if source == "outputs" and not loss.scaled:
+            raise EstimatorError(
+                "with loss='squared_error' the factor of the loss must be 1, and the gradients must be its own: they "
+                "differ from what reached the outputs (a loss scale, several forward passes in one update, clipping, "
+                "other terms of the loss?). Pass loss=criterion, the nn.MSELoss module that the training loop calls, "
+                f"or {REMEDY_OTHER}"
+            )
         return Measured(slope, curvature, source)
 
 
@@ -164,7 +174,8 @@ class GaussNewtonBartlett(Estimator):
 
     With labels drawn, g = J^T sqrt(k)(p - onehot) has mean zero and covariance the Gauss-Newton matrix, so <g, delta>^2
     is unbiased for q. One draw is chi-squared with one degree of freedom (relative deviation sqrt(2)), ``draws`` of
-    them have sqrt(2/draws). Cross-entropy only. The slope is the training gradient's; clipping is not noticed.
+    them have sqrt(2/draws). Cross-entropy only. One more backward pass sends the gradient that the outputs received
+    through the same graph: its slope is taken where the training gradient was clipped or rescaled.
 
     Args:
         draws: label draws per measurement, each one more backward pass.
@@ -180,7 +191,7 @@ class GaussNewtonBartlett(Estimator):
 
     @property
     def passes(self) -> float:  # type: ignore[override]
-        return 1.0 + 2.0 * self.draws
+        return 3.0 + 2.0 * self.draws
 
     def measure(self, direction: Direction, sample: Sample, draw: int) -> Measured:
         call, loss = sample.seen(), sample.outputs_loss()
@@ -188,19 +199,31 @@ class GaussNewtonBartlett(Estimator):
             raise EstimatorError("GaussNewtonBartlett takes a cross-entropy only: use GaussNewton for squared error")
         root = loss.weights.sqrt()
         total = 0.0
-        with untouched(direction.model):
+        with (
+            untouched(),
+            torch.enable_grad(),
+            stand_ins(direction.model, {}),
+            call.mode.applied(direction.model),
+        ):
             call.random.restore()
-            with torch.enable_grad(), call.mode.applied(direction.model):
-                z = outputs_of(direction.model(*call.args, **call.kwargs), direction.logits)
+            z = outputs_of(direction.model(*call.args, **call.kwargs), direction.logits)
             rows = loss.rows(z)
+
+            def slope_of(residual: Tensor) -> float:
+                seed = loss.unrows(residual, like=z)
+                return direction.dot(
+                    torch.autograd.grad(z, direction.params, seed, retain_graph=True, allow_unused=True)
+                )
+
             label, residual = torch.empty(rows.shape[0], dtype=torch.int64), torch.empty_like(rows)
             for i in range(self.draws):
                 _core.ce_sample(rows, self.seed, draw * self.draws + i, label)
                 _core.ce_residual(rows, label, root, residual)
-                seed = loss.unrows(residual, like=z)
-                drawn = torch.autograd.grad(z, direction.params, seed, retain_graph=True, allow_unused=True)
-                total += direction.dot(drawn) ** 2
-        return Measured(direction.dot(sample.gradients), total / self.draws * sample.passes, "gradients")
+                total += slope_of(residual) ** 2
+            through = slope_of(loss.residual)
+        half = call.mode.half or direction.half
+        slope, source = _choose(direction, sample, through, abs(through), half, "outputs")
+        return Measured(slope, total / self.draws, source)
 
 
 @dataclass(eq=False)
@@ -229,7 +252,7 @@ class Projection(Estimator):
         if sample.loss is None:
             raise EstimatorError(f"Projection({self.method!r}) needs the loss: pass loss=lambda model, batch: ...")
         half = call.mode.half or direction.native
-        with untouched(direction.model):
+        with untouched():
             slope, curvature = {"hvp": self._hvp, "gradient": self._gradient, "loss": self._loss}[self.method](
                 direction, _At(sample, call, direction), half
             )
@@ -240,20 +263,23 @@ class Projection(Estimator):
         c = torch.zeros((), dtype=torch.float64, requires_grad=True)
         try:
             with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-                moved = [
-                    p.detach() + c.to(p) * d.to(p) for p, d in zip(direction.params, direction.deltas, strict=True)
-                ]
-                (slope,) = torch.autograd.grad(at.moved(moved), c, create_graph=True)
-                curvature = 0.0
-                if slope.requires_grad:
-                    (curvature,) = torch.autograd.grad(slope, c)
+                moved = []
+                for p, d in zip(direction.params, direction.deltas, strict=True):
+                    like = d if direction.single else p
+                    moved.append(p.detach().to(like.dtype) + c.to(like) * d.to(like.dtype))
+                with at.parameters(moved):
+                    (slope,) = torch.autograd.grad(at.evaluate(), c, create_graph=True)
+                    curvature = torch.zeros(())
+                    if slope.requires_grad:
+                        _check_twice(slope)
+                        (curvature,) = torch.autograd.grad(slope, c)
         except (RuntimeError, NotImplementedError) as error:
-            if "derivative" not in str(error) and "double backward" not in str(error):
+            if not any(words in str(error) for words in ("derivative", "double backward", "differentiate twice")):
                 raise
             warnings.warn(f"Projection('hvp') goes on as 'gradient': {error}", stacklevel=2)
             self.method = "gradient"
             return self._gradient(direction, at, half)
-        return float(slope), float(curvature)
+        return slope.item(), curvature.item()
 
     def _gradient(self, direction: Direction, at: _At, half: bool) -> tuple[float, float]:
         c = direction.step(half)
@@ -268,6 +294,19 @@ class Projection(Estimator):
         return (plus - minus) / (2 * c), (plus - 2 * here + minus) / c**2
 
 
+def _check_twice(slope: Tensor) -> None:
+    """Raise where a custom operation forbade its second derivative: autograd would leave its part out, silently."""
+    seen, todo = set(), [slope.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            raise RuntimeError("an operation of the model forbids to differentiate twice (once_differentiable)")
+        seen.add(node)
+        todo += [following for following, _ in node.next_functions]
+
+
 @dataclass(frozen=True, eq=False)
 class _At:
     """The loss of one sample at shifted parameters, always with the same random numbers and switches."""
@@ -276,25 +315,24 @@ class _At:
     call: Call
     direction: Direction
 
-    def _evaluate(self) -> Tensor:
+    @contextlib.contextmanager
+    def parameters(self, moved: Sequence[Tensor]) -> Iterator[None]:
+        """Passes backward belong inside: checkpointed parts of the model run again in them."""
+        with self.direction.with_parameters(moved), self.call.mode.applied(self.direction.model):
+            yield
+
+    def evaluate(self) -> Tensor:
         self.call.random.restore()
-        with self.call.mode.applied(self.direction.model):
-            return self.sample.loss(self.direction.model)  # type: ignore[misc]
+        return self.sample.loss(self.direction.model)  # type: ignore[misc]
 
     def loss(self, c: float) -> float:
-        with torch.no_grad(), self.direction.at(c):
-            return float(self._evaluate())
+        with torch.no_grad(), self.parameters(self.direction.moved(c)):
+            return float(self.evaluate())
 
     def slope(self, c: float) -> float:
-        with torch.enable_grad(), self.direction.at(c) as moved:
-            for m in moved:
-                m.requires_grad_()
-            return self.direction.dot(torch.autograd.grad(self._evaluate(), moved, allow_unused=True))
-
-    def moved(self, moved: list[Tensor]) -> Tensor:
-        replacement = {id(p): m for p, m in zip(self.direction.params, moved, strict=True)}
-        with parameters_as(self.direction.model, replacement):
-            return self._evaluate()
+        moved = [m.requires_grad_() for m in self.direction.moved(c)]
+        with torch.enable_grad(), self.parameters(moved):
+            return self.direction.dot(torch.autograd.grad(self.evaluate(), moved, allow_unused=True))
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ TEXTS = ("source", "reason")
 DTYPE = np.dtype(
     [("update", np.int64)]
     + [(name, np.float64) for name in FIELDS if name != "update"]
-    + [(name, "U16") for name in TEXTS]
+    + [(name, "U24") for name in TEXTS]
 )
 
 
@@ -32,7 +32,7 @@ class History:
     """Append-only table; see ``FIELDS`` for the columns, plus ``source`` (of the slope) and ``reason``."""
 
     def __init__(self) -> None:
-        self._rows: list[tuple] = []
+        self._rows: list[tuple[Any, ...]] = []
 
     def append(self, **row: Any) -> None:
         defaults = {name: float("nan") for name in FIELDS} | {"source": "", "reason": ""}

@@ -8,6 +8,7 @@ absolute products (``tests/kernels`` checks it on CPU). ``GLYDER_DEVICE_PATH=tor
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 
@@ -25,7 +26,7 @@ Where = Callable[[int], str]
 
 def in_c(tensors: Vector) -> bool:
     """Whether C can read the tensors."""
-    return os.environ.get("GLYDER_DEVICE_PATH") != "torch" and all(t.device.type == "cpu" for t in tensors)
+    return os.environ.get("GLYDER_DEVICE_PATH") != "torch" and all(t.is_cpu for t in tensors)
 
 
 def inner_products(
@@ -77,8 +78,9 @@ def _write(
 ) -> list[Tensor]:
     """One C call for all entries that C can read as they lie; torch for the rest. The first vector is written."""
     plain: list[int] = []
+    allowed = os.environ.get("GLYDER_DEVICE_PATH") != "torch"
     for i, entry in enumerate(zip(*vectors, strict=True)):
-        if in_c(entry) and all(t.is_contiguous() and not t.is_complex() and not t.is_neg() for t in entry):
+        if allowed and all(t.is_cpu and t.is_contiguous() and not t.is_complex() and not t.is_neg() for t in entry):
             plain.append(i)
         else:
             in_torch(*entry)
@@ -97,22 +99,28 @@ def _wide(t: Tensor) -> Tensor:
     return t.detach().to(torch.complex128 if t.is_complex() else torch.float64)
 
 
+_CHUNK = 1 << 22
+"""Entries that are held in double precision at a time."""
+
+
 def _torch_inner_products(operands: Sequence[Operand], pairs: Sequence[tuple[int, int]]) -> tuple[float, ...]:
-    sums = [0.0] * len(pairs)
-    for index in range(len(_sides(operands[0])[0])):
-        values = []
-        for operand in operands:
-            sides = [_double(side[index]) for side in _sides(operand)]
-            values.append(sides[0] - sides[1] if len(sides) == 2 else sides[0])
-        products = torch.stack([torch.dot(values[i], values[j]) for i, j in pairs])
-        sums = [total + value for total, value in zip(sums, products.tolist(), strict=True)]
-    return tuple(sums)
+    """One transfer per device, however many tensors there are."""
+    totals: dict[torch.device, Tensor] = {}
+    for entry in zip(*(v for operand in operands for v in _sides(operand)), strict=True):
+        for chunk in zip(*(torch.split(_flat(t), _CHUNK) for t in entry), strict=True):
+            sides = iter([t.to(torch.float64) for t in chunk])
+            values = [next(sides) - next(sides) if isinstance(o, tuple) else next(sides) for o in operands]
+            products = torch.stack([torch.dot(values[i], values[j]) for i, j in pairs])
+            device = products.device
+            totals[device] = totals[device] + products if device in totals else products
+    sums = [total.tolist() for total in totals.values()]
+    return tuple(math.fsum(column) for column in zip(*sums, strict=True))
 
 
-def _double(t: Tensor) -> Tensor:
+def _flat(t: Tensor) -> Tensor:
     t = t.detach()
     if t.layout != torch.strided:
         t = t.to_dense()
     if t.is_complex():
         t = torch.view_as_real(t.resolve_conj())
-    return t.reshape(-1).to(torch.float64)
+    return t.reshape(-1)

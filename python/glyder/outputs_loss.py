@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +18,10 @@ from glyder import _core
 from glyder.measure import inner_products
 from glyder.stream import Call
 
+REMEDY_OTHER = "pass estimator='gradient' with loss=lambda model, batch: ... that computes the loss as it is trained"
 REMEDY = (
     "pass loss='squared_error' for a mean squared error, loss=criterion for the nn.CrossEntropyLoss or nn.MSELoss "
-    "module that the training loop calls, or estimator=Projection('gradient') with loss=lambda model, batch: ..."
+    f"module that the training loop calls; for any other loss {REMEDY_OTHER}"
 )
 
 
@@ -41,6 +43,7 @@ class OutputsLoss:
         residual: gradient of the trained loss by them, same shape.
         weights: row weights k_i [n], float64, of a cross-entropy; None for squared error.
         kappa: second derivative of a squared error.
+        scaled: weights or kappa hold whatever factor the loss was trained with, as ``residual`` does.
     """
 
     dim: int
@@ -48,6 +51,7 @@ class OutputsLoss:
     residual: Tensor
     weights: Tensor | None
     kappa: float = 0.0
+    scaled: bool = True
 
     def rows(self, outputs: Tensor) -> Tensor:
         return as_rows(outputs, self.dim)
@@ -83,14 +87,18 @@ def outputs_loss(call: Call, loss: nn.Module | str | None, target: tuple[Tensor,
     """
     if "loss" not in call.cache:
         call.cache["loss"] = _outputs_loss(call, loss, target)
-    return call.cache["loss"]
+    found: OutputsLoss = call.cache["loss"]
+    return found
 
 
 def _outputs_loss(call: Call, loss: nn.Module | str | None, target: tuple[Tensor, Tensor] | None) -> OutputsLoss:
+    if call.unclear is not None:
+        raise call.unclear
     outputs, residual = call.outputs, call.residual
     assert outputs is not None and residual is not None
     if loss == "squared_error":
-        return OutputsLoss(-1, as_rows(outputs, -1), as_rows(residual, -1), None, 2.0 / outputs.numel())
+        z, r = as_rows(outputs, -1), as_rows(residual, -1)
+        return OutputsLoss(-1, z, r, None, 2.0 / outputs.numel(), scaled=False)
     if isinstance(loss, nn.Module) and target is not None:
         declared = _declared(loss, target, outputs, residual)
         if declared is not None:
@@ -100,63 +108,139 @@ def _outputs_loss(call: Call, loss: nn.Module | str | None, target: tuple[Tensor
 
 def _inferred(outputs: Tensor, residual: Tensor) -> OutputsLoss:
     """Cross-entropy with the classes last, or in dimension 1 as torch has it for images."""
-    misfit = math.inf
+    best = math.inf
     for dim in (-1, 1) if outputs.dim() > 2 else (-1,):
         z, r = as_rows(outputs, dim), as_rows(residual, dim)
         k = torch.empty(z.shape[0], dtype=torch.float64)
         kind, rows, misfit, _ = _core.ce_infer(z, r, k)
-        if kind != "none":
+        likelihood = kind == "none" and _is_likelihood(z, r)
+        if likelihood:
+            k = r.double().sum(1).neg()
+        if likelihood or kind != "none":
+            if _follows_probability(z, r, k):
+                raise EstimatorError(
+                    "the gradient that reached the model's outputs is that of a loss of the label's probability other "
+                    f"than its logarithm, such as a focal loss: {REMEDY}"
+                )
             return OutputsLoss(dim, z, r, k)
         if rows == 0:
             raise ZeroGradient("no gradient reached the outputs")
         if not bool(torch.isfinite(z).all() and torch.isfinite(r).all()):
             raise ZeroGradient("outputs or their gradient are not finite")
+        best = min(best, misfit)
     raise EstimatorError(
         f"the gradient that reached the model's outputs (shape {tuple(outputs.shape)}) is not that of a softmax "
-        f"cross-entropy (relative misfit {misfit:.2g}): {REMEDY}"
+        f"cross-entropy (relative misfit {best:.2g}): {REMEDY}"
     )
 
 
+# Relative errors that rounding may leave in a gradient or in a sum of probabilities, and that no other loss is below.
+ROUNDING, ROUNDING_HALF = 1e-2, 5e-2
+
+
+def _rounding(*tensors: Tensor) -> float:
+    return ROUNDING_HALF if any(t.dtype.itemsize < 4 for t in tensors) else ROUNDING
+
+
+def _is_likelihood(z: Tensor, r: Tensor) -> bool:
+    """Whether the outputs are log-probabilities (``log_softmax``) under a negative log-likelihood, r = -tau.
+
+    Its Hessian in the outputs is 0, that in the logits behind them k (diag p - p p^T) with k = sum_c tau_c; and as
+    shifting a row of logits changes nothing, the log-probabilities serve as logits.
+    """
+    if bool((r > 0).any()):
+        return False
+    seen = (r != 0).any(1)
+    off = z[seen].double().logsumexp(1).abs()
+    return off.numel() > 0 and float(off.max()) <= _rounding(z)
+
+
+FEWEST = 16
+"""Turns that can be judged. Of as many independent weights two thirds turn; an eighth at most, once in 1e5 times."""
+
+
+def _follows_probability(z: Tensor, r: Tensor, k: Tensor) -> bool:
+    """Whether, among rows of the same label, the row weight is a smooth function of the label's probability.
+
+    A loss phi(log p_y) sends the gradient of a cross-entropy, with the weight -phi' in each row, and has another
+    Hessian. True row weights know nothing of p_y: sorted by it, they go up and down.
+    """
+    spread = math.log1p(_rounding(z, r))
+    rows = torch.nonzero(k > 0).flatten()
+    if rows.numel() <= FEWEST or float(k[rows].max().log() - k[rows].min().log()) <= spread:
+        return False
+    z, weight, label = z[rows].double(), k[rows].log(), r[rows].argmin(1)
+    p = z.gather(1, label[:, None]).flatten() - z.logsumexp(1)
+    order = p.argsort()
+    order = order[label[order].argsort(stable=True)]
+    steps, of = weight[order].diff(), label[order][1:]
+    plain = (label[order].diff() == 0) & (steps.abs() > spread / 100)  # rounding leaves less than that
+    up, of = steps[plain] > 0, of[plain]
+    turns = (up[1:] != up[:-1])[of[1:] == of[:-1]]
+    return turns.numel() >= FEWEST and int(turns.sum()) * 8 <= turns.numel()
+
+
 def _declared(loss: nn.Module, target: tuple[Tensor, Tensor], outputs: Tensor, residual: Tensor) -> OutputsLoss | None:
-    """Row weights from the criterion's own options; None where its input is not the outputs as they are.
+    """Row weights from the criterion's own options; None where they have to be read off the gradient after all.
 
     The loss that was trained may be the criterion's times a factor (accumulation, a loss scale): the factor is the
     ratio of the gradient that came to the one that the criterion alone would have sent.
     """
-    given, labels = target
-    if given.numel() != outputs.numel() or getattr(loss, "reduction", None) not in ("mean", "sum"):
+    kinds = (nn.CrossEntropyLoss, nn.MSELoss)
+    kind = next((cls for cls in kinds if isinstance(loss, cls) and type(loss).forward is cls.forward), None)
+    if kind is None or loss.reduction == "none":
         return None
+    criterion: Any = loss
+    given, labels = target
+    dims = _alike(given, outputs, kind is nn.CrossEntropyLoss)
+    if dims is None:
+        if kind is nn.CrossEntropyLoss:
+            return None
+        raise EstimatorError(f"the criterion was called with something else than the model's outputs: {REMEDY_OTHER}")
     with torch.enable_grad():
         probe = given.detach().clone().requires_grad_()
         (alone,) = torch.autograd.grad(loss(probe, labels), probe)
-    rr, aa = (inner_products([[v]], [(0, 0)])[0] for v in (residual, alone))
-    if not (aa > 0 and math.isfinite(aa) and math.isfinite(rr)):
+    z, r, a = as_rows(outputs, dims[0]), as_rows(residual, dims[0]), as_rows(alone, dims[1]).reshape(-1)
+    rr, ra, aa = inner_products([[r.reshape(-1)], [a]], [(0, 0), (0, 1), (1, 1)])
+    if not (aa > 0 and rr > 0 and math.isfinite(aa) and math.isfinite(rr)):
         raise ZeroGradient("no finite gradient reached the outputs")
-    factor = math.sqrt(rr / aa)
-    if isinstance(loss, nn.MSELoss):
-        kappa = factor * 2.0 / (outputs.numel() if loss.reduction == "mean" else 1)
-        return OutputsLoss(-1, as_rows(outputs, -1), as_rows(residual, -1), None, kappa)
-    dim = _class_dim(given, outputs)
-    if dim is None:
-        return None
-    z = as_rows(outputs, dim)
+    if ra <= 0 or 1 - ra * ra / (rr * aa) > _rounding(r, a) ** 2:
+        raise EstimatorError(
+            f"more than the criterion's gradient reached the outputs, from other terms of the loss: {REMEDY_OTHER}"
+        )
+    factor = ra / aa
+    if kind is nn.MSELoss:
+        terms = torch.broadcast_shapes(given.shape, labels.shape).numel()  # type: ignore[no-untyped-call]
+        kappa = 2.0 * terms / given.numel() / (terms if criterion.reduction == "mean" else 1)
+        return OutputsLoss(dims[0], z, r, None, factor * kappa)
     k = torch.empty(z.shape[0], dtype=torch.float64)
-    options = {
-        "class_weight": None if loss.weight is None else loss.weight.detach().double().cpu().contiguous(),
-        "label_smoothing": loss.label_smoothing,
-        "reduction": loss.reduction,
+    options: dict[str, Any] = {
+        "class_weight": None if criterion.weight is None else criterion.weight.detach().double().cpu().contiguous(),
+        "label_smoothing": criterion.label_smoothing,
+        "reduction": criterion.reduction,
     }
     if labels.is_floating_point():
-        _core.ce_weights_soft(as_rows(labels, 1 if labels.dim() > 1 else 0), out=k, **options)
+        _core.ce_weights_soft(as_rows(labels, dims[1]), out=k, **options)
     else:
         flat = labels.detach().reshape(-1).to("cpu", torch.int64).contiguous()
-        _core.ce_weights_hard(flat, z.shape[1], ignore_index=loss.ignore_index, out=k, **options)
-    return OutputsLoss(dim, z, as_rows(residual, dim), k * factor)
+        _core.ce_weights_hard(flat, z.shape[1], ignore_index=criterion.ignore_index, out=k, **options)
+    return OutputsLoss(dims[0], z, r, k * factor)
 
 
-def _class_dim(given: Tensor, outputs: Tensor) -> int | None:
-    """Where the classes lie in the outputs, for a criterion that was given ``given``, the outputs in some shape."""
-    classes = given.shape[1] if given.dim() > 1 else given.shape[0]
-    if given.shape == outputs.shape:
-        return 1 if given.dim() > 1 else 0
-    return -1 if outputs.dim() > 0 and outputs.shape[-1] == classes else None
+def _alike(given: Tensor, outputs: Tensor, classes: bool) -> tuple[int, int] | None:
+    """Dimensions of ``outputs`` and ``given`` along which both hold the same rows; None where they are not the same.
+
+    A criterion may be given the outputs in another shape, and in another precision. With ``classes`` the rows of
+    ``given`` are those of torch's cross-entropy.
+    """
+    if given.numel() != outputs.numel():
+        return None
+    there = (1 if given.dim() > 1 else 0) if classes else -1
+    rows = as_rows(given, there)
+    for here in (1, -1) if classes and outputs.dim() > 1 else (-1,):
+        ours = as_rows(outputs, here)
+        if classes and ours.shape != rows.shape:
+            continue
+        if torch.equal(ours.reshape(-1), rows.reshape(-1).to(ours.dtype)):
+            return here, there
+    return None

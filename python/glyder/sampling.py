@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from glyder.batches import batches_of
 from glyder.direction import Direction
-from glyder.estimators import EstimatorError, Sample
+from glyder.estimators import Sample
+from glyder.outputs_loss import EstimatorError
 from glyder.stream import TrainingStream, outputs_of
-from glyder.untouched import seed_all, untouched
+from glyder.untouched import Mode, seed_all, stand_ins, untouched
 
 
 class Sampler:
@@ -41,16 +44,20 @@ class Sampler:
             raise ValueError(f"loss={loss!r} is not known: a loss by name is 'squared_error'; others are callables")
         if batches is not None and (loss is None or isinstance(loss, str)):
             raise ValueError(f"batches=... needs loss=callable(model, batch) or a criterion module, got loss={loss!r}")
-        self.model, self.loss, self.logits = model, loss, logits
+        self.model, self.logits = model, logits
+        self.loss: Any = loss
         self.n_batches, self.seed = n_batches, seed
         self.batches = None if batches is None else batches_of(batches, seed)
         criterion = loss if isinstance(loss, nn.Module) and batches is None else None
         self.stream = TrainingStream(model, logits, criterion)
+        self._mode: Mode | None = None
 
     def samples(self, direction: Direction, draw: int) -> list[Sample]:
         """The samples to average over. Leaves the model untouched."""
         if self.batches is None:
             return [self._training(direction)]
+        if self.stream.last is not None:
+            self._mode = self.stream.last.mode  # as training runs the model: autocast and flags
         return [self._additional(direction, self.batches(), draw + i) for i in range(self.n_batches)]
 
     @property
@@ -61,17 +68,18 @@ class Sampler:
     @taken.setter
     def taken(self, value: int) -> None:
         if hasattr(self.batches, "taken"):
-            self.batches.taken = value
+            self.batches.taken = value  # type: ignore[union-attr]
 
     def _training(self, direction: Direction) -> Sample:
-        call, target = self.stream.last, self.stream.target
+        call, target, passes = self.stream.last, self.stream.target, self.stream.passes
+        self.stream.disarm()  # what the measurement itself runs is not to be remembered
         evaluate = None
         if isinstance(self.loss, nn.Module):
             if call is not None and target is not None:
 
                 def evaluate(model: nn.Module) -> Tensor:
                     outputs = outputs_of(model(*call.args, **call.kwargs), self.logits)
-                    return self.loss(_like(outputs, target[0]), target[1])
+                    return _scalar(self.loss(_like(outputs, target[0]), target[1]))
 
         elif callable(self.loss):
 
@@ -81,7 +89,7 @@ class Sampler:
         return Sample(
             gradients=[p.grad for p in direction.params],
             call=call,
-            passes=self.stream.passes,
+            passes=passes,
             loss=evaluate,
             criterion=self.loss if isinstance(self.loss, (nn.Module, str)) else None,
             target=target,
@@ -93,15 +101,20 @@ class Sampler:
         def evaluate(model: nn.Module) -> Tensor:
             nonlocal target
             if not isinstance(self.loss, nn.Module):
-                return _scalar(self.loss(model, batch))  # type: ignore[misc,operator]
-            inputs, labels = batch
+                return _scalar(self.loss(model, batch))
+            inputs, labels = _pair(batch, model)
             outputs = outputs_of(model(inputs), self.logits)
             target = (outputs.detach(), labels)
-            return self.loss(outputs, labels)
+            return _scalar(self.loss(outputs, labels))
 
         self.stream.arm()
         try:
-            with untouched(self.model), torch.enable_grad():
+            with (
+                untouched(),
+                torch.enable_grad(),
+                stand_ins(self.model, {}),
+                contextlib.nullcontext() if self._mode is None else self._mode.applied(self.model),
+            ):
                 seed_all(self.seed * 1_000_003 + draw)
                 gradients = torch.autograd.grad(evaluate(self.model), direction.params, allow_unused=True)
             call, passes = self.stream.last, self.stream.passes
@@ -129,6 +142,18 @@ def _scalar(loss: Any) -> Tensor:
         kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
         raise EstimatorError(f"loss=callable must return a tensor with one element, got {kind}")
     return loss.reshape(())
+
+
+def _pair(batch: Any, model: nn.Module) -> tuple[Any, Any]:
+    """Inputs and labels for a criterion module, where the model is."""
+    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
+        raise EstimatorError(
+            f"with loss=criterion a batch must be a pair (inputs, labels), got {type(batch).__name__}: "
+            "pass loss=lambda model, batch: ... instead of the module"
+        )
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    inputs, labels = tree_map(lambda value: value.to(device) if isinstance(value, Tensor) else value, batch)
+    return inputs, labels
 
 
 def _like(outputs: Tensor, given: Tensor) -> Tensor:

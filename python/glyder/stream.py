@@ -54,24 +54,39 @@ def outputs_of(result: Any, logits: Callable[[Any], Tensor] | None = None) -> Te
 class Call:
     """One forward pass of the training loop that took part in a backward pass."""
 
-    args: tuple
+    args: tuple[Any, ...]
     kwargs: dict[str, Any]
     mode: Mode
     random: RandomState
     versions: tuple[int, ...]
     outputs: Tensor | None = None
+    unclear: OutputError | None = None
+    """Why there are no ``outputs``: raised where they are needed."""
     residual: Tensor | None = None
     """Gradient of the trained loss by the outputs, in whatever scale the loss had."""
+    residual_version: int = 0
+    used: bool = False
+    """Whether a backward pass came through."""
     cache: dict[str, Any] = field(default_factory=dict)
 
     @property
     def stale(self) -> bool:
-        """Whether the inputs were overwritten since the pass."""
-        return _versions(self.args, self.kwargs) != self.versions
+        """Whether the inputs, the outputs or their gradient were overwritten since the pass."""
+        overwritten = self.residual is not None and self.residual._version != self.residual_version
+        return overwritten or _versions(self.args, self.kwargs, self.outputs) != self.versions
+
+    def receive(self, gradient: Tensor) -> None:
+        """The gradient by the outputs; more than once where the graph is retained for a second backward.
+
+        It is kept itself, not by an alias: autograd would take it for free, and make a parameter's ``.grad`` of it.
+        """
+        gradient = gradient.detach() if gradient.requires_grad else gradient
+        self.residual = gradient if self.residual is None else self.residual + gradient
+        self.residual_version = self.residual._version
 
 
-def _versions(args: tuple, kwargs: dict[str, Any]) -> tuple[int, ...]:
-    tensors = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor) and not leaf.is_inference())
+def _versions(*values: Any) -> tuple[int, ...]:
+    tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and not leaf.is_inference())
     return tuple(t._version for t in tensors)
 
 
@@ -91,17 +106,31 @@ class TrainingStream:
         self.last: Call | None = None
         self.target: tuple[Tensor, Tensor] | None = None
         self._open: Call | None = None
+        self._age = 0
+        """Counts :meth:`arm`: a late backward through a pass of an earlier update is not of this one."""
+        self._criterion = criterion
+        self._attach()
+
+    def _attach(self) -> None:
         hooks = _Hooks(self)
         self._handles = [
-            model.register_forward_pre_hook(hooks.before, with_kwargs=True),
-            model.register_forward_hook(hooks.after, with_kwargs=True),
+            self.model.register_forward_pre_hook(hooks.before, with_kwargs=True),
+            self.model.register_forward_hook(hooks.after, with_kwargs=True),
         ]
-        if criterion is not None:
-            self._handles.append(criterion.register_forward_pre_hook(hooks.loss))
+        if self._criterion is not None:
+            self._handles.append(self._criterion.register_forward_pre_hook(hooks.loss))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy, or one out of a pickle: its model carries hooks without a link, which give way to its own."""
+        self.__dict__.update(state)
+        for handle in self._handles:
+            handle.remove()
+        self._attach()
 
     def arm(self) -> None:
         """Remember the passes from now on."""
         self.armed, self.passes, self.last, self.target, self._open = True, 0, None, None, None
+        self._age += 1
 
     def disarm(self) -> None:
         """Forget everything, and hold no reference to the user's data."""
@@ -113,36 +142,42 @@ class TrainingStream:
             handle.remove()
         self.disarm()
 
-    def _before(self, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.armed and torch.is_grad_enabled():
             self._open = Call(args, kwargs, Mode.now(self.model), RandomState.now(), _versions(args, kwargs))
+        else:
+            self._open = None
 
     def _after(self, result: Any) -> None:
         call, self._open = self._open, None
         if call is None or not torch.is_grad_enabled():
             return
-        outputs = outputs_of(result, self.logits)
-        if not outputs.requires_grad:
-            return
-        call.outputs = outputs.detach()
-        stream = weakref.ref(self)
+        try:
+            outputs = outputs_of(result, self.logits)
+            seen, call.outputs = [outputs], outputs.detach()
+        except OutputError as error:
+            call.unclear, seen = error, tree_leaves(result)
+        call.versions += _versions(call.outputs)
+        stream, age = weakref.ref(self), self._age
 
         def received(gradient: Tensor) -> None:
             owner = stream()
-            if owner is None or not owner.armed:
+            if owner is None or not owner.armed or owner._age != age:
                 return
-            if call.residual is None:
+            if not call.used:
+                call.used = True
                 owner.passes += 1
                 owner.last = call
-                call.residual = gradient.detach()
-            else:  # a second backward through the same pass (retain_graph)
-                call.residual = call.residual + gradient.detach()
+            if call.outputs is not None:
+                call.receive(gradient)
 
-        outputs.register_hook(received)
+        for tensor in seen:
+            if isinstance(tensor, Tensor) and tensor.requires_grad:
+                tensor.register_hook(received)  # type: ignore[no-untyped-call]
 
-    def _loss(self, args: tuple) -> None:
-        if self.armed and torch.is_grad_enabled() and len(args) >= 2:
-            self.target = (args[0], args[1])
+    def _loss(self, args: tuple[Any, ...]) -> None:
+        if self.armed and torch.is_grad_enabled() and len(args) >= 2 and all(isinstance(a, Tensor) for a in args[:2]):
+            self.target = (args[0].detach(), args[1].detach())
 
 
 class _Hooks:
@@ -151,27 +186,27 @@ class _Hooks:
     def __init__(self, stream: TrainingStream | None = None) -> None:
         self._stream = (lambda: None) if stream is None else weakref.ref(stream)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return _Hooks, ()
 
-    def __deepcopy__(self, memo: dict) -> _Hooks:
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Hooks:
         return _Hooks()
 
     # The hooks run arbitrary Python and must not be traced into a compiled graph.
-    @torch.compiler.disable
-    def before(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         stream = self._stream()
         if stream is not None:
             stream._before(args, kwargs)
 
-    @torch.compiler.disable
-    def after(self, module: nn.Module, args: tuple, kwargs: dict[str, Any], result: Any) -> None:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         stream = self._stream()
         if stream is not None:
             stream._after(result)
 
-    @torch.compiler.disable
-    def loss(self, module: nn.Module, args: tuple) -> None:
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def loss(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         stream = self._stream()
         if stream is not None:
             stream._loss(args)

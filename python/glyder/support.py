@@ -30,8 +30,11 @@ REFUSED: dict[str, str] = {
 DECOUPLED = frozenset({"AdamW", "Muon", "Adafactor", "Lion"})
 """Optimizers whose weight decay multiplies the parameters by 1 - lr*weight_decay and is no part of the loss."""
 
-LATE = frozenset({"LBFGS"})
+_LATE = frozenset({"LBFGS"})
 """Optimizers that read the rate before they call the closure: a new rate acts one update later."""
+
+_SUMMED = frozenset({"SGD", "RMSprop", "SignSGD"})
+"""Optimizers with a momentum buffer that is a plain sum, neither bias-corrected nor normalised."""
 
 
 def check_optimizer(optimizer: Any, scheduler: str, observe_only: bool) -> None:
@@ -39,6 +42,7 @@ def check_optimizer(optimizer: Any, scheduler: str, observe_only: bool) -> None:
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"{scheduler}(optimizer=...) must be a torch Optimizer, got {type(optimizer).__name__}")
     name = type(optimizer).__name__
+    refused = [c.__name__ for c in type(optimizer).__mro__ if c.__name__ in REFUSED]
     for g, group in enumerate(optimizer.param_groups):
         if "lr" not in group:
             raise ValueError(f"{scheduler}: group {g} of {name} has no 'lr', so there is no rate to set")
@@ -46,13 +50,23 @@ def check_optimizer(optimizer: Any, scheduler: str, observe_only: bool) -> None:
             raise ValueError(f"{scheduler}: group {g} of {name} has maximize=True: minimise the negative instead")
         if group.get("line_search_fn") is not None:
             raise ValueError(f"{scheduler} cannot follow {name} with line_search_fn: the line search sets the step")
-    if name in REFUSED and not observe_only:
-        raise ValueError(f"{scheduler} cannot follow {name}: {REFUSED[name]}. AnnealedLR gives it a schedule")
+    if refused and not observe_only:
+        raise ValueError(f"{scheduler} cannot follow {name}: {REFUSED[refused[0]]}. AnnealedLR gives it a schedule")
+
+
+def _is_one_of(optimizer: Optimizer, names: frozenset[str]) -> bool:
+    """Whether the optimizer is of a class of such a name, or derived from one."""
+    return any(c.__name__ in names for c in type(optimizer).__mro__)
+
+
+def acts_late(optimizer: Optimizer) -> bool:
+    """Whether a rate that is written while the closure runs is read in the next step only."""
+    return _is_one_of(optimizer, _LATE)
 
 
 def decoupled_decay(optimizer: Optimizer, group: dict[str, Any]) -> float:
     """The factor lambda of decoupled weight decay, x <- (1 - lr*lambda)x - lr*d; 0 without."""
-    if type(optimizer).__name__ in DECOUPLED or group.get("decoupled_weight_decay"):
+    if _is_one_of(optimizer, DECOUPLED) or group.get("decoupled_weight_decay"):
         return float(group.get("weight_decay", 0.0))
     return 0.0
 
@@ -70,7 +84,7 @@ def young(optimizer: Optimizer, group: dict[str, Any], updates: int) -> float:
     normalised (Muon) are never young.
     """
     beta = float(group.get("momentum") or 0.0)
-    if not 0 < beta < 1 or type(optimizer).__name__ not in ("SGD", "RMSprop", "SignSGD") or updates < 1:
+    if not 0 < beta < 1 or not _is_one_of(optimizer, _SUMMED) or updates < 1:
         return 1.0
     rest = 1.0 - float(group.get("dampening", 0.0))
     if rest <= 0:

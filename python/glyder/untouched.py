@@ -1,19 +1,24 @@
 """Running the user's model without leaving a trace.
 
-A measurement repeats forward passes of the model at shifted parameters. :func:`untouched` makes sure that nothing
-of it remains, also when it raises: parameters are never written (shifted copies stand in for them), buffers are
-copies (so batch-norm statistics do not see the extra passes), and module attributes, train/eval flags, random
-generators, autograd and autocast state are put back.
+A measurement repeats forward passes of the model at shifted parameters. :func:`untouched` puts the random generators
+back and keeps compiled code out of it; :func:`stand_ins` is around each single pass: parameters are never written
+(shifted copies stand in for them), buffers are copies (so batch-norm statistics do not see the extra passes), and
+module attributes and train/eval flags are put back, also when the pass raises. Every pass starts from the same
+buffers: one that changes them, as a power iteration does, must not tell the second probe from the first.
 
-What it cannot undo: side effects outside the model, such as a counter in a global variable.
+What it cannot undo: side effects outside the model, such as a counter in a global variable, and changes of objects that
+a module holds as attributes, other than tensors and plain containers.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import random
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +29,14 @@ from torch import Tensor, nn
 class RandomState:
     """State of every random generator that a forward pass may draw from."""
 
-    python: tuple
-    numpy: dict
+    python: tuple[Any, ...]
+    numpy: dict[str, Any]
     cpu: Tensor
     cuda: list[Tensor]
 
     @classmethod
     def now(cls) -> RandomState:
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []  # type: ignore[no-untyped-call]
         return cls(random.getstate(), np.random.get_state(legacy=False), torch.get_rng_state(), cuda)
 
     def restore(self) -> None:
@@ -46,86 +51,121 @@ def seed_all(seed: int) -> None:
     """Seed every generator that a forward pass or a data set may draw from. Between now() and restore() only."""
     seed %= 2**32
     random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - the generator that users' data sets draw from
+    np.random.seed(seed)  # the generator that users' data sets draw from
     torch.manual_seed(seed)
+
+
+_KNOWN_DEVICES = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "maia", "privateuseone")
+_DEVICES = tuple(d for d in _KNOWN_DEVICES if torch.amp.is_autocast_available(d))
 
 
 @dataclass(frozen=True)
 class Mode:
     """Under which switches a forward pass was run: autocast per device, and the train/eval flag of every module."""
 
-    autocast: tuple[tuple[str, torch.dtype], ...]
-    training: tuple[bool, ...]
+    autocast: Mapping[str, torch.dtype]
+    training: Mapping[int, bool]
+    """By ``id`` of the module; one that the pass itself added keeps its own."""
 
     @classmethod
     def now(cls, model: nn.Module) -> Mode:
-        devices = {"cpu", *(p.device.type for p in model.parameters())} - {"meta"}
-        on = tuple((d, torch.get_autocast_dtype(d)) for d in sorted(devices) if torch.is_autocast_enabled(d))
-        return cls(on, tuple(module.training for module in model.modules()))
+        on = {d: torch.get_autocast_dtype(d) for d in _DEVICES if torch.is_autocast_enabled(d)}
+        return cls(on, {id(module): module.training for module in model.modules()})
 
     @property
     def half(self) -> bool:
         """Whether autocast computes in half precision."""
-        return any(dtype.itemsize < 4 for _, dtype in self.autocast)
+        return any(dtype.itemsize < 4 for dtype in self.autocast.values())
 
     @contextlib.contextmanager
     def applied(self, model: nn.Module) -> Iterator[None]:
-        """Repeat the switches. The autocast weight cache stays off: two probes would see the same weights."""
+        """Repeat the switches. Only inside :func:`stand_ins`, which puts the flags of the modules back.
+
+        The autocast weight cache stays off: two probes would see the same weights.
+        """
         with contextlib.ExitStack() as stack:
-            for device in ("cpu", "cuda"):
-                if torch.is_autocast_enabled(device):
+            for device in _DEVICES:
+                if device in self.autocast:
+                    stack.enter_context(torch.autocast(device, dtype=self.autocast[device], cache_enabled=False))
+                elif torch.is_autocast_enabled(device):
                     stack.enter_context(torch.autocast(device, enabled=False))
-            for device, dtype in self.autocast:
-                stack.enter_context(torch.autocast(device, dtype=dtype, cache_enabled=False))
-            for module, training in zip(model.modules(), self.training, strict=True):
-                module.training = training
+            for module in model.modules():
+                if self.training.get(id(module), module.training) != module.training:
+                    module.training = not module.training
             yield
 
 
 @contextlib.contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Put everything of ``model`` and of the random generators back on the way out.
-
-    Inside, buffers are copies, compiled code runs eagerly (a probe is no reason to recompile), and parameters may be
-    replaced by :func:`parameters_as`.
-    """
-    saved = [(m, dict(m.__dict__), dict(m._parameters), dict(m._buffers)) for m in model.modules()]
+def untouched() -> Iterator[None]:
+    """Put the random generators back on the way out. Inside, compiled code runs eagerly: no probe recompiles it."""
     rng = RandomState.now()
-    copies: dict[int, Tensor] = {}
     try:
-        for module, _, _, buffers in saved:
-            for name, buffer in buffers.items():
-                if buffer is not None:
-                    module._buffers[name] = copies.setdefault(id(buffer), buffer.detach().clone())
         with torch.compiler.set_stance("force_eager"):
             yield
     finally:
-        for module, attributes, parameters, buffers in saved:
-            module.__dict__.clear()
-            module.__dict__.update(attributes)
-            _refill(module._parameters, parameters)
-            _refill(module._buffers, buffers)
         rng.restore()
 
 
 @contextlib.contextmanager
-def parameters_as(model: nn.Module, replacement: Mapping[int, Tensor]) -> Iterator[None]:
-    """Let tensors stand in for parameters, by ``id``; tied parameters are replaced everywhere.
+def stand_ins(model: nn.Module, parameters: Mapping[int, Tensor], *, single: bool = False) -> Iterator[None]:
+    """One pass of ``model`` with tensors in place of parameters, by ``id``, and copies of what the pass may change.
 
-    Only inside :func:`untouched`. Half-precision buffers follow a replacement in single precision.
+    Tied parameters are replaced everywhere, also in lists that a module keeps of them (``nn.LSTM`` does).
+
+    Args:
+        model: the module; as it was, to the attribute, on the way out.
+        parameters: what stands in for them.
+        single: half-precision buffers come in single precision.
     """
-    saved = [(module, dict(module._parameters)) for module in model.modules()]
+    saved: list[tuple[nn.Module, dict[str, Any], list[tuple[dict[str, Any], dict[str, Any]]]]] = [
+        (m, dict(m.__dict__), [(part, dict(part)) for part in (m._parameters, m._buffers, m._modules)])
+        for m in model.modules()
+    ]
+    memo = dict(parameters)
     try:
-        for module, parameters in saved:
-            for name, p in parameters.items():
-                if p is not None and id(p) in replacement:
-                    module._parameters[name] = replacement[id(p)]  # type: ignore[assignment]
+        for module, attributes, ((_, params), (_, buffers), _) in saved:
+            for name, p in params.items():
+                module._parameters[name] = memo.get(id(p), p)
+            for name, buffer in buffers.items():
+                module._buffers[name] = _own(buffer, memo, single)
+            for name, value in attributes.items():
+                if name not in _MODULE and isinstance(value, _CHANGEABLE):
+                    module.__dict__[name] = _own(value, memo, single)
+            module.__dict__["_non_persistent_buffers_set"] = set(module._non_persistent_buffers_set)
         yield
     finally:
-        for module, parameters in saved:
-            _refill(module._parameters, parameters)
+        for module, attributes, parts in saved:
+            module.__dict__.clear()
+            module.__dict__.update(attributes)
+            for part, content in parts:
+                part.clear()
+                part.update(content)
 
 
-def _refill(target: dict, content: dict) -> None:
-    target.clear()
-    target.update(content)
+_MODULE = frozenset(nn.Module().__dict__)
+_CONTAINERS = (list, dict, set, deque, OrderedDict, defaultdict, Counter)
+_CHANGEABLE = (Tensor, tuple, *_CONTAINERS)
+
+
+def _own(value: Any, memo: dict[int, Tensor], single: bool) -> Any:
+    """A copy for one pass. What is shared stays shared; a tensor that carries a graph is no state, and stays."""
+    if isinstance(value, Tensor):
+        if id(value) not in memo:
+            if value.requires_grad or isinstance(value, nn.Parameter):
+                return value
+            own = value.detach().clone()
+            memo[id(value)] = own.float() if single and is_half(own) else own
+        return memo[id(value)]
+    if type(value) not in (tuple, *_CONTAINERS):
+        return value
+    if type(value) in (list, tuple):
+        return type(value)([_own(v, memo, single) if isinstance(v, Tensor) else v for v in value])
+    own = copy.copy(value)
+    if isinstance(own, dict):
+        own.update((k, _own(v, memo, single)) for k, v in value.items() if isinstance(v, Tensor))
+    return own
+
+
+def is_half(value: Any) -> bool:
+    """Whether ``value`` is a tensor in half precision."""
+    return isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)

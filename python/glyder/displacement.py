@@ -1,0 +1,78 @@
+"""What an update did to the parameters, taken from a snapshot before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from glyder.base import Place
+from glyder.measure import displace
+from glyder.support import decoupled_decay, young
+
+
+@dataclass(eq=False)
+class Displacement:
+    """What an update did: where, by how much, with which reference rate and ratios of the groups."""
+
+    places: list[Place]
+    deltas: list[Tensor]
+    lr: float
+    young: float
+    ratios: list[list[float]]
+
+
+def by_group(places: Sequence[Any]) -> dict[tuple[int, int], list[int]]:
+    """Indices into ``places``, by optimizer and group."""
+    found: dict[tuple[int, int], list[int]] = {}
+    for i, place in enumerate(places):
+        found.setdefault((place.optimizer, place.group), []).append(i)
+    return found
+
+
+def moved(optimizers: Sequence[Optimizer], places: Sequence[Place], older: Sequence[Tensor]) -> list[Tensor]:
+    """delta = (1 - lr*lambda) x_t - x_{t+1}, lambda the decoupled weight decay of each group. Takes ``older``'s memory.
+
+    ``places`` come group by group.
+    """
+    deltas: list[Tensor] = []
+    for (o, g), indices in by_group(places).items():
+        group = optimizers[o].param_groups[g]
+        scale = 1.0 - float(group["lr"]) * decoupled_decay(optimizers[o], group)
+        newer = [group["params"][places[i].index] for i in indices]
+        deltas += displace(
+            [older[i] for i in indices],
+            scale,
+            newer,
+            where=lambda k, at=indices: str(places[at[k]]),  # type: ignore[misc]
+        )
+    return deltas
+
+
+class Ages:
+    """Since which update each group's momentum buffers gather: the first displacements are short by what is missing."""
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        self._optimizers = optimizers
+        self.begun: list[list[int | None]] = [[] for _ in optimizers]
+        """By optimizer and group; None where the buffers were there before the scheduler was."""
+
+    def note(self, updates: int) -> None:
+        """Take in groups that are new. Before an update."""
+        for begun, optimizer in zip(self.begun, self._optimizers, strict=True):
+            for group in optimizer.param_groups[len(begun) :]:
+                old = any("momentum_buffer" in optimizer.state.get(p, {}) for p in group["params"])
+                begun.append(None if old else updates)
+
+    def youngest(self, places: Sequence[Place], updates: int) -> float:
+        """The least share of its final weight that a buffer has after ``updates`` updates, in (0, 1]."""
+        shares = [1.0]
+        for o, g in by_group(places):
+            begun = self.begun[o][g]
+            if begun is not None:
+                optimizer = self._optimizers[o]
+                shares.append(young(optimizer, optimizer.param_groups[g], updates - begun))
+        return min(shares)

@@ -1,0 +1,58 @@
+"""Slope and curvature along a direction: an estimator's answers, averaged over samples, with weight decay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from torch.optim import Optimizer
+
+from glyder.direction import Direction
+from glyder.displacement import by_group
+from glyder.estimators import Estimator, Measured, Sample
+from glyder.support import l2_decay
+
+
+class Meter:
+    """Measures, and counts what it cost.
+
+    Attributes:
+        native: the model does not run in single precision and is measured in its own half precision.
+        forwards: forward passes made so far; a backward counts as two.
+        copies: copies of the parameters made so far.
+    """
+
+    def __init__(self, estimator: Estimator, optimizers: Sequence[Optimizer], say: Callable[[str, str], None]) -> None:
+        self.estimator, self._optimizers, self._say = estimator, optimizers, say
+        self.native = False
+        self.forwards, self.copies = 0.0, 0
+
+    def averaged(self, direction: Direction, samples: Sequence[Sample], draw: int) -> Measured:
+        """Slope and curvature, averaged over the samples; weight decay that is part of the loss is added."""
+        found = [self._one(direction, sample, draw + i) for i, sample in enumerate(samples)]
+        self.forwards += sum(self.estimator.passes + sample.passes_made for sample in samples)
+        self.copies += 2 * len(samples)
+        slope = math.fsum(m.slope for m in found) / len(found)
+        curvature = math.fsum(m.curvature for m in found) / len(found)
+        for (o, g), indices in by_group(direction.places).items():
+            factor = l2_decay(self._optimizers[o], self._optimizers[o].param_groups[g])
+            if factor:  # lambda*x is in the gradient that the optimizer follows, lambda in its derivative
+                part = direction.only(indices)
+                slope += factor * part.dot(part.params)
+                curvature += factor * part.dd
+        return Measured(slope, curvature, found[0].source)
+
+    def _one(self, direction: Direction, sample: Sample, draw: int) -> Measured:
+        direction.native = self.native
+        try:
+            return self.estimator.measure(direction, sample, draw)
+        except RuntimeError as error:
+            if self.native or not direction.half or "dtype" not in str(error):
+                raise
+        self.native = True
+        self._say(
+            "native",
+            "the model does not run in single precision: slope and curvature are measured in its own half precision, "
+            "with a few per cent of rounding noise",
+        )
+        return self._one(direction, sample, draw)

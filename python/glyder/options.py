@@ -1,0 +1,61 @@
+"""Checks of arguments. Every message is in call form, with the value given and what would be right."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+from glyder import _core
+
+
+def whole(call: str, name: str, value: Any, low: int) -> int:
+    """A whole number from ``low`` up, as an int (NumPy's own would not be read back from a checkpoint)."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{call}({name}=...) must be a whole number, got {value!r}")
+    if value < low:
+        raise ValueError(f"{call}({name}=...) must be >= {low}, got {value}")
+    return int(value)
+
+
+def number(call: str, name: str, value: Any, low: float, *, above: bool = False, finite: bool = False) -> float:
+    """A real number from ``low`` up (``above``: without ``low`` itself), infinity included unless ``finite``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{call}({name}=...) must be a number, got {value!r}")
+    x = float(value)
+    if not (x > low if above else x >= low) or (finite and x == math.inf):
+        wanted = f"{'>' if above else '>='} {low:g}{' and finite' if finite else ''}"
+        raise ValueError(f"{call}({name}=...) must be {wanted}, got {value}")
+    return x
+
+
+def one_of(call: str, name: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """Refuse what is not one of the values allowed."""
+    if not any(type(value) is type(a) and value == a for a in allowed):
+        raise ValueError(f"{call}({name}=...) must be one of {', '.join(map(repr, allowed))}, got {value!r}")
+
+
+def function(call: str, name: str, value: Any, does: str) -> None:
+    """Refuse what is neither None nor callable."""
+    if value is not None and not callable(value):
+        raise TypeError(f"{call}({name}=...) must be {does}, got {value!r}")
+
+
+def schedule(call: str, name: str, value: Any, horizon: int | None, warmup: int) -> tuple[str, dict[str, float]]:
+    """Name and parameters of an annealing schedule."""
+    if value == "auto":
+        value = "rsqrt" if horizon is None else "cosine"
+    pair = value if isinstance(value, tuple) and len(value) == 2 else (value, {})
+    kind, parameters = ("constant", {}) if value is None else pair
+    if not isinstance(kind, str) or kind not in _core.schedules() or not isinstance(parameters, dict):
+        known = ", ".join(map(repr, _core.schedules()))
+        raise ValueError(
+            f"{call}({name}=...) must be None, one of {known}, or a pair of such a name and a dict of its parameters, "
+            f"got {value!r}"
+        )
+    try:
+        _core.schedule(kind, 0, total=horizon, warmup=warmup, **parameters)
+    except (TypeError, ValueError) as error:
+        hint = "; give total_steps" if horizon is None else ""
+        raise type(error)(f"{call}({name}={value!r}): {error}{hint}") from None
+    return kind, dict(parameters)

@@ -1,0 +1,426 @@
+"""What happens when something is not as it should be: numbers, parameters, the user's own code."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import glyder
+
+from .problems import INPUTS, backward, batch, mlp, same, train, weights
+from .runs import Fragile
+
+UPDATES = 40
+
+
+def _make(model: nn.Module | None = None, optimizer: Any = torch.optim.AdamW, **options: Any) -> tuple[Any, Any, Any]:
+    model = mlp() if model is None else model
+    o = optimizer(model.parameters())
+    return model, o, glyder.GlyderLR(o, model, **({"total_steps": UPDATES} | options))
+
+
+def _state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    return copy.deepcopy(optimizer.state_dict()["state"])
+
+
+# ---- numbers that are not finite
+
+OPTIMIZERS = {
+    "adamw": torch.optim.AdamW,
+    "adamw foreach": lambda p: torch.optim.AdamW(p, foreach=True),
+    "adamw fused": lambda p: torch.optim.AdamW(p, fused=True),
+    "momentum": lambda p: torch.optim.SGD(p, momentum=0.9, weight_decay=0.1),
+    "lbfgs": lambda p: torch.optim.LBFGS(p, max_iter=1),
+}
+
+
+def _spoiled(model: nn.Module, t: int, kind: str) -> torch.Tensor:
+    x, y = batch(t)
+    if kind == "logits":
+        x = x * float("inf")
+    loss = F.cross_entropy(model(x), y) * (float("nan") if kind == "loss" else 1.0)
+    loss.backward()
+    if kind in ("nan", "inf"):
+        next(model.parameters()).grad.view(-1)[3] = float(kind)
+    return loss
+
+
+@pytest.mark.parametrize("t", [0, 1, 5, 12], ids=lambda t: f"update {t}")
+@pytest.mark.parametrize("kind", ["nan", "inf", "loss", "logits"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_an_update_that_is_not_finite_moves_nothing(name: str, kind: str, t: int) -> None:
+    model, optimizer, scheduler = _make(optimizer=OPTIMIZERS[name])
+
+    def step(t: int, kind: str) -> None:
+        def closure() -> torch.Tensor:
+            optimizer.zero_grad()
+            return _spoiled(model, t, kind)
+
+        if name == "lbfgs":
+            optimizer.step(closure)
+        else:
+            closure()
+            optimizer.step()
+
+    for u in range(t):
+        step(u, "good")
+    held = weights(model), _state(optimizer)
+    with pytest.warns(glyder.GlyderWarning, match="not a number: the update is skipped") as said:
+        for u in range(3):
+            step(t + u, kind)
+            grads = [p.grad for p in model.parameters()]
+            assert not all(torch.isfinite(g).all() for g in grads), "the gradients are as the user left them"
+    assert len([w for w in said if issubclass(w.category, glyder.GlyderWarning)]) == 1
+    assert same(weights(model), held[0])
+    if name != "lbfgs":  # it counts its own calls in its state
+        assert same(_state(optimizer), held[1])
+    assert (scheduler.skipped, scheduler.updates, scheduler.reasons["not_finite"]) == (3, t, 3)
+    for u in range(t + 3, t + 8):
+        step(u, "good")
+    assert scheduler.updates == t + 5
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert not same(weights(model), held[0]), "and training goes on"
+
+
+def test_skipped_updates_leave_the_run_as_it_would_have_been() -> None:
+    ends = []
+    for bad in (False, True):
+        model, optimizer, scheduler = _make()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", glyder.GlyderWarning)
+            for t in range(20):
+                if bad and t in (0, 3, 4, 11):
+                    optimizer.zero_grad()
+                    _spoiled(model, 99, "nan")
+                    optimizer.step()
+                train(model, optimizer, range(t, t + 1))
+        ends.append([weights(model), scheduler.get_last_lr(), scheduler.history.tolist()])
+    assert same(ends[0], ends[1])
+
+
+def test_gradients_that_were_cleared_do_not_come_back() -> None:
+    """Two optimizers, each cleared right after its own step: a skipped update must not bring NaNs back."""
+    model = mlp()
+    optimizers = [torch.optim.SGD(model[0].parameters()), torch.optim.AdamW(model[2].parameters())]
+    scheduler = glyder.GlyderLR(optimizers, model, total_steps=UPDATES)
+    with pytest.warns(glyder.GlyderWarning, match="skipped"):
+        for t in range(12):
+            _spoiled(model, t, "nan" if t == 5 else "good")
+            for o in optimizers:
+                o.step()
+                o.zero_grad()
+    assert (scheduler.updates, scheduler.skipped) == (11, 1)
+
+
+@pytest.mark.filterwarnings("ignore:no measurement:glyder.GlyderWarning")
+def test_observing_does_not_skip() -> None:
+    ends = []
+    for observed in (False, True):
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        if observed:
+            glyder.GlyderLR(optimizer, model, observe_only=True, every=1)
+        for t in range(8):
+            optimizer.zero_grad()
+            _spoiled(model, t, "inf" if t == 5 else "good")
+            optimizer.step()
+        ends.append(weights(model))
+    assert same(*ends)
+
+
+# ---- gradients that are zero or missing
+
+
+def test_zero_gradients_at_the_start_wait() -> None:
+    model, optimizer, scheduler = _make(optimizer=torch.optim.SGD)
+    held = weights(model)
+    for t in range(6):
+        backward(model, t)
+        for p in model.parameters():
+            p.grad.zero_()
+        optimizer.step()
+    assert same(weights(model), held)
+    first = scheduler.get_last_lr()
+    assert 0 < first[0] < 1
+    train(model, optimizer, range(6, 20))
+    assert scheduler.reasons["kept"] > 0
+
+
+def test_zero_gradients_later_leave_the_base_rate() -> None:
+    model, optimizer, scheduler = _make(optimizer=torch.optim.SGD, anneal=None, warmup=10)
+    train(model, optimizer, 10)
+    base = scheduler._base
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", glyder.GlyderWarning)
+        for _ in range(4):
+            optimizer.zero_grad(set_to_none=False)
+            optimizer.step()
+    assert scheduler._base == base
+
+
+def test_an_update_without_any_gradient_is_none() -> None:
+    """Also before the first: no rate, nothing to move, no error; and the run goes on as though it had not been."""
+    ends = []
+    for idle in (False, True):
+        model, optimizer, scheduler = _make()
+        for t in range(15):
+            if idle and t in (0, 2, 9):
+                optimizer.zero_grad()
+                optimizer.step()
+            train(model, optimizer, range(t, t + 1))
+        assert scheduler.updates == 15
+        ends.append([weights(model), scheduler.state_dict()])
+    assert same(ends[0], ends[1])
+
+
+def test_frozen_empty_and_resting_groups() -> None:
+    model = mlp()
+    groups = [
+        {"params": [model[0].weight], "lr": 0.0},
+        {"params": []},
+        {"params": [model[0].bias, model[2].weight]},
+        {"params": [model[2].bias]},
+    ]
+    model[2].bias.requires_grad_(False)
+    optimizer = torch.optim.AdamW(groups, lr=0.01, weight_decay=0.0)
+    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES)
+    held = model[0].weight.detach().clone(), model[2].bias.detach().clone()
+    train(model, optimizer, 20)
+    assert scheduler.get_last_lr()[0] == 0.0
+    assert len(set(scheduler.get_last_lr()[1:])) == 1
+    assert same((model[0].weight.detach(), model[2].bias.detach()), held)
+    assert scheduler.reasons["kept"] > 5
+
+
+def test_zero_grad_that_keeps_zeros_changes_nothing() -> None:
+    ends = []
+    for to_none in (True, False):
+        model, optimizer, _ = _make()
+        for t in range(15):
+            optimizer.zero_grad(set_to_none=to_none)
+            backward(model, t)
+            optimizer.step()
+        ends.append(weights(model))
+    assert same(*ends)
+
+
+# ---- groups and parameters that change
+
+
+def test_a_group_added_later_is_taken_in() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model[0].parameters(), lr=0.5, momentum=0.9)
+    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES, every=1, warmup=UPDATES)
+    train(model, optimizer, 6)
+    optimizer.add_param_group({"params": list(model[2].parameters()), "lr": 0.05})
+    train(model, optimizer, range(6, 20))
+    first, second = scheduler.get_last_lr()
+    assert second == pytest.approx(first / 10, rel=1e-15)
+    assert scheduler.reasons["kept"] > 10
+
+
+def test_parameters_outside_of_the_model_are_refused_by_name() -> None:
+    model, head = mlp(), nn.Linear(3, 2)
+    optimizer = torch.optim.SGD([{"params": model.parameters()}, {"params": head.parameters()}], lr=0.1)
+    with pytest.raises(ValueError, match=r"parameter 0 of group 1 \(shape \(2, 3\)\) is not among model.parameters"):
+        glyder.GlyderLR(optimizer, model)
+    assert not model._forward_hooks
+    assert not optimizer._optimizer_step_pre_hooks
+    glyder.GlyderLR(optimizer, nn.ModuleList([model, head]))  # the remedy that the message names
+
+
+def test_strangers_added_later_are_refused_too() -> None:
+    model, optimizer, _ = _make(optimizer=torch.optim.SGD)
+    extra = nn.Parameter(torch.ones(2))
+    train(model, optimizer, 2)
+    optimizer.add_param_group({"params": [extra]})
+    extra.grad = torch.ones(2)
+    with pytest.raises(ValueError, match="parameter 0 of group 1"):
+        train(model, optimizer, 1, before=lambda t: setattr(extra, "grad", torch.ones(2)))
+
+
+def test_replaced_parameters_do_not_pass_unseen() -> None:
+    model, optimizer, _ = _make(optimizer=torch.optim.SGD)
+    train(model, optimizer, 2)
+    model[2].weight = nn.Parameter(model[2].weight.detach().clone())  # the optimizer goes on with the old one
+    optimizer.param_groups[0]["params"][2].grad = torch.ones(4, 8)
+    with pytest.raises(ValueError, match="parameter 2 of group 0"):
+        train(
+            model,
+            optimizer,
+            range(2, 3),
+            lambda t: setattr(optimizer.param_groups[0]["params"][2], "grad", torch.ones(4, 8)),
+        )
+
+
+def test_a_displacement_whose_parameters_are_gone_is_dropped() -> None:
+    model, optimizer, scheduler = _make(optimizer=torch.optim.SGD, every=1)
+    train(model, optimizer, 6)
+    del optimizer.param_groups[0]["params"][3]
+    with pytest.warns(glyder.GlyderWarning, match="parameters changed"):
+        train(model, optimizer, range(6, 12))
+    assert scheduler.reasons["params_changed"] == 1
+    assert scheduler.history["reason"][-1] == "kept"
+
+
+# ---- the user's own code raises in a measurement
+
+
+def test_a_forward_that_raises_is_counted_and_said_once() -> None:
+    model, optimizer, scheduler = _make(Fragile(), every=1, warmup=UPDATES)
+    train(model, optimizer, 5)
+    base = scheduler._base
+    model.broken = True
+    with pytest.warns(glyder.GlyderWarning, match="ArithmeticError: broken on purpose") as said:
+        train(model, optimizer, range(5, 9))
+    assert len(said) == 1
+    assert scheduler.reasons["raised"] == 4
+    assert scheduler._base == base
+    model.broken = False
+    train(model, optimizer, range(9, 12))
+    assert scheduler.history["reason"][-1] == "kept"
+
+
+def _broken_loss(model: nn.Module, batch: Any) -> torch.Tensor:
+    raise OSError("cannot read")
+
+
+def _broken_batches() -> Any:
+    raise OSError("cannot read")
+
+
+def _far_targets() -> Any:
+    return torch.zeros(4, INPUTS), torch.tensor([0, 1, 2, 77])
+
+
+@pytest.mark.parametrize(
+    ("options", "cause", "says"),
+    [
+        ({"estimator": "hvp", "loss": _broken_loss}, OSError, "cannot read"),
+        ({"batches": _broken_batches, "loss": nn.CrossEntropyLoss()}, OSError, "cannot read"),
+        ({"batches": _far_targets, "loss": nn.CrossEntropyLoss()}, IndexError, "77"),
+    ],
+    ids=["loss", "batches", "targets out of range"],
+)
+def test_nothing_ever_measured_is_raised(options: dict[str, Any], cause: type, says: str) -> None:
+    model, optimizer, scheduler = _make(**options)
+    with (
+        pytest.warns(glyder.GlyderWarning, match=says),
+        pytest.raises(RuntimeError, match="could not measure anything in 3 attempts") as raised,
+    ):
+        train(model, optimizer, 10)
+    assert isinstance(raised.value.__cause__, cause)
+    assert says in str(raised.value)
+    assert scheduler.reasons == {"raised": 3}
+
+
+def test_observing_raises_nothing_after_construction() -> None:
+    ends = []
+    for observed in (False, True):
+        model = mlp()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        if observed:
+            scheduler = glyder.GlyderLR(optimizer, model, estimator="hvp", loss=_broken_loss, observe_only=True)
+            with pytest.warns(glyder.GlyderWarning, match="cannot read"):
+                train(model, optimizer, 10)
+            assert scheduler.reasons == {"raised": 3}, "and it gives up"
+        else:
+            train(model, optimizer, 10)
+        ends.append(weights(model))
+    assert same(*ends)
+
+
+def test_observing_goes_on_with_parameters_outside_of_the_model() -> None:
+    model, extra = mlp(), nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = glyder.GlyderLR(optimizer, model, observe_only=True)
+    optimizer.add_param_group({"params": [extra], "lr": 1e-3})
+    with pytest.warns(glyder.GlyderWarning, match="nothing could be observed: .*parameter 0 of group 1") as said:
+        train(model, optimizer, 4, lambda t: setattr(extra, "grad", torch.ones(2)))
+    assert len(said) == 1
+    assert scheduler.updates == 4
+    assert torch.allclose(extra, torch.tensor(1 - 4 * 1e-3)), "four steps of 1e-3, rounded in float32"
+
+
+def test_a_loss_that_the_estimator_cannot_read_is_raised_with_the_remedy() -> None:
+    model, optimizer, _ = _make()
+    with pytest.raises(glyder.EstimatorError, match="squared_error"):
+        for t in range(8):
+            optimizer.zero_grad()
+            model(batch(t)[0]).pow(4).mean().backward()
+            optimizer.step()
+
+
+def test_a_step_without_a_forward_pass() -> None:
+    """Gradients that were written by hand belong to no forward pass of the model."""
+    model, optimizer, scheduler = _make(every=1)
+    train(model, optimizer, 5)
+    base = scheduler._base
+    with pytest.warns(glyder.GlyderWarning, match="no forward pass of `model`"):
+        optimizer.step()
+    assert scheduler.reasons["no_forward"] == 1
+    assert scheduler._base == base
+
+
+# ---- rates that cannot be
+
+
+def test_lr_zero_everywhere() -> None:
+    model = mlp()
+    with pytest.raises(ValueError, match="every group of the optimizer has lr=0.*leave lr at its default"):
+        glyder.GlyderLR(torch.optim.SGD(model.parameters(), lr=0.0), model)
+
+
+def test_a_ratio_that_is_no_number() -> None:
+    model = mlp()
+    groups = [{"params": model[0].parameters(), "lr": 1e-308}, {"params": model[2].parameters(), "lr": 10.0}]
+    with pytest.raises(ValueError, match="lr of group 1 of optimizer 0 is 10.0.*ratio"):
+        glyder.GlyderLR(torch.optim.SGD(groups), model)
+
+
+def test_a_rate_that_would_overflow_is_not_written() -> None:
+    """1e-45 and 1: the second group's rate is 1e45 times the first's, more than a float32 tensor holds."""
+    model = mlp()
+    groups = [
+        {"params": model[0].parameters(), "lr": 1e-45},
+        {"params": model[2].parameters(), "lr": torch.tensor(1.0)},
+    ]
+    optimizer = torch.optim.SGD(groups)
+    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES)
+    with pytest.warns(glyder.GlyderWarning, match="would overflow"):
+        train(model, optimizer, 3)
+    first, second = (float(rate) for rate in scheduler.get_last_lr())
+    assert second < 3e38
+    assert second == pytest.approx(first * 1e45, rel=1e-6), "as float32 holds it"
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_total_steps_too_small_is_said_once_and_extend_helps() -> None:
+    model, optimizer, scheduler = _make(total_steps=12)
+    train(model, optimizer, 12)
+    with pytest.warns(glyder.GlyderWarning, match=r"total_steps=12 updates are done.*extend\(total_steps\)") as said:
+        train(model, optimizer, range(12, 16))
+    assert len(said) == 1
+    assert scheduler.get_last_lr() == [0.0]
+    scheduler.extend(40)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(model, optimizer, range(16, 40))
+    assert scheduler.get_last_lr()[0] > 0
+    with pytest.raises(ValueError, match=r"total_steps=...\) must be >= 1"):
+        scheduler.extend(0)
+
+
+@pytest.mark.parametrize("anneal", ["constant", "rsqrt"])
+def test_schedules_without_an_end_have_none(anneal: str) -> None:
+    model, optimizer, scheduler = _make(total_steps=12, anneal=anneal)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(model, optimizer, 20)
+    assert scheduler.get_last_lr()[0] > 0

@@ -1,0 +1,225 @@
+"""Several rates and several optimizers: one group is the global rate, coupled blocks are never worse off than it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import glyder
+from glyder import _core
+from glyder.blocks import Gram, joint_rates
+
+from .problems import mlp, same, train, weights
+
+UPDATES = 30
+
+
+def _joint(gram: Gram, rates: list[float], sigma: float = 1.0, rules: dict | None = None) -> list[float] | None:
+    rules = {} if rules is None else rules
+    return joint_rates(
+        gram, rates, 1.0, sigma, lambda g, h: rules.setdefault((g, h), _core.Rule("glyder", memory=math.inf))
+    )
+
+
+def _quadratic(seed: int, groups: int) -> tuple[Gram, list[float], torch.Tensor, torch.Tensor]:
+    """Slopes A and curvatures L per unit of rate of a random convex quadratic, and what a measurement sees of them."""
+    generator = torch.Generator().manual_seed(seed)
+    root = torch.randn(groups, groups + 1, dtype=torch.float64, generator=generator)
+    scales = 10 ** torch.empty(groups, dtype=torch.float64).uniform_(-2, 2, generator=generator)
+    L = (root @ root.T) * scales[:, None] * scales[None, :]
+    A = torch.rand(groups, dtype=torch.float64, generator=generator) * scales
+    rates = (10 ** torch.empty(groups, dtype=torch.float64).uniform_(-3, 1, generator=generator)).tolist()
+    r = torch.tensor(rates, dtype=torch.float64)
+    q = L * r[:, None] * r[None, :]
+    slope_after = A * r - q.sum(1)
+    return Gram(slope_after.tolist(), q.tolist(), (r * r).tolist()), rates, A, L
+
+
+def _gain(c: torch.Tensor, A: torch.Tensor, L: torch.Tensor) -> float:
+    return float(c @ A - c @ L @ c / 2)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 5))
+def test_never_worse_than_the_best_multiple_of_the_present_rates(seed: int, groups: int) -> None:
+    gram, rates, A, L = _quadratic(seed, groups)
+    new = _joint(gram, rates)
+    assert new is not None
+    r = torch.tensor(rates, dtype=torch.float64)
+    best = (r @ A) / (r @ L @ r) * r
+    # The averages are divided by ||d||^2 and cancel slopes against curvatures of up to 1e8 times their size.
+    assert _gain(torch.tensor(new, dtype=torch.float64), A, L) >= _gain(best, A, L) * (1 - 1e-6)
+
+
+def test_uncoupled_blocks_get_their_own_optima() -> None:
+    A, L, r = [3.0, 0.02], [10.0, 0.5], [0.1, 2.0]
+    q = [[L[0] * r[0] ** 2, 0.0], [0.0, L[1] * r[1] ** 2]]
+    gram = Gram([A[g] * r[g] - q[g][g] for g in (0, 1)], q, [1.0, 1.0])
+    # Block-wise optimal and uncoupled, so that the joint step along their sum is the multiple one.
+    assert _joint(gram, r) == pytest.approx([0.3, 0.04], rel=1e-13)
+    assert _joint(gram, r, sigma=2.0) == pytest.approx([0.6, 0.08], rel=1e-13)
+
+
+def test_two_blocks_that_move_the_outputs_alike_share_the_step() -> None:
+    """The separate optima would overshoot to twice the minimum."""
+    gram = Gram([1.0 - 2.0, 1.0 - 2.0], [[1.0, 1.0], [1.0, 1.0]], [1.0, 1.0])
+    assert _joint(gram, [1.0, 1.0]) == pytest.approx([0.5, 0.5], rel=1e-15)
+
+
+def test_blocks_without_descent_give_no_rate() -> None:
+    gram = Gram([-5.0, -5.0], [[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0])
+    assert _joint(gram, [1.0, 1.0]) is None
+
+
+def _grouped(model: nn.Module, second: float = 1e-3) -> torch.optim.Optimizer:
+    groups = [{"params": model[0].parameters()}, {"params": model[2].parameters(), "lr": second}]
+    return torch.optim.AdamW(groups, weight_decay=0.0)
+
+
+def test_one_group_is_the_global_rate() -> None:
+    rates = []
+    for scope in ("global", "group"):
+        model = mlp(dtype=torch.float64)
+        optimizer = torch.optim.AdamW(model.parameters())
+        scheduler = glyder.GlyderLR(optimizer, model, scope=scope, total_steps=UPDATES, warmup=12, every=1)
+        found = []
+        for t in range(UPDATES):
+            train(model, optimizer, range(t, t + 1))
+            found.append(scheduler.get_last_lr()[0])
+        rates.append(found)
+    # The same sums in another order of multiplications; training amplifies the last bits from update to update.
+    assert rates[1] == pytest.approx(rates[0], rel=1e-6)
+
+
+def test_a_rate_for_each_group_and_the_ratios_are_saved() -> None:
+    model = mlp()
+    optimizer = _grouped(model)
+    scheduler = glyder.GlyderLR(optimizer, model, scope="group", total_steps=UPDATES, warmup=12)
+    train(model, optimizer, 10)
+    first, second = scheduler.get_last_lr()
+    assert first != second
+    ratios = scheduler.state_dict()["ratios"][0]
+    assert second / first == pytest.approx(ratios[1] / ratios[0], rel=1e-14)
+
+
+def test_bounds_hold_for_each_group() -> None:
+    model = mlp()
+    optimizer = _grouped(model)
+    scheduler = glyder.GlyderLR(
+        optimizer, model, scope="group", total_steps=UPDATES, warmup=0, anneal=None, every=1, min_lr=1e-4, max_lr=2e-4
+    )
+    train(model, optimizer, 12)
+    assert scheduler._base is not None
+    assert all(1e-4 <= rate <= 2e-4 * (1 + 1e-15) for rate in scheduler.get_last_lr())
+
+
+def test_the_global_rate_keeps_the_ratios() -> None:
+    model = mlp()
+    optimizer = _grouped(model, second=2.5e-4)
+    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES)
+    for t in range(20):
+        train(model, optimizer, range(t, t + 1))
+        first, second = scheduler.get_last_lr()
+        assert second == pytest.approx(first / 4, rel=1e-15)
+
+
+def test_max_lr_given_is_a_ceiling() -> None:
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
+    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES, max_lr="given", warmup=5)
+    rates = []
+    for t in range(UPDATES):
+        train(model, optimizer, range(t, t + 1))
+        rates.append(scheduler.get_last_lr()[0])
+    assert max(rates) == pytest.approx(3e-4, rel=1e-15)
+    assert rates[-1] < 1e-5, "annealing still reaches zero"
+
+
+def test_two_optimizers_are_one_update() -> None:
+    """SGD split in two takes the run of SGD in one piece, bit for bit."""
+    ends = []
+    for split in (False, True):
+        model = mlp()
+        parts = [model[0].parameters(), model[2].parameters()] if split else [model.parameters()]
+        optimizers = [torch.optim.SGD(list(part), lr=0.1) for part in parts]
+        scheduler = glyder.GlyderLR(optimizers, model, total_steps=UPDATES)
+        train(model, optimizers, UPDATES)
+        ends.append([weights(model), scheduler.history.tolist(), scheduler.updates])
+    assert same(*ends)
+
+
+def test_one_of_two_stepped_alone_is_no_update() -> None:
+    model = mlp()
+    optimizers = [torch.optim.SGD(model[0].parameters()), torch.optim.SGD(model[2].parameters())]
+    scheduler = glyder.GlyderLR(optimizers, model, total_steps=UPDATES)
+    train(model, optimizers[0], 3)
+    assert scheduler.updates == 0
+    train(model, optimizers, range(3, 12))
+    assert scheduler.updates == 9
+    assert scheduler.reasons["kept"] > 0
+
+
+def test_several_optimizers_take_no_closure() -> None:
+    model = mlp()
+    optimizers = [torch.optim.SGD(model[0].parameters()), torch.optim.SGD(model[2].parameters())]
+    glyder.GlyderLR(optimizers, model)
+    with pytest.raises(TypeError, match="several optimizers cannot be stepped with a closure"):
+        optimizers[0].step(lambda: 0.0)
+
+
+# ---- observing
+
+
+@pytest.mark.parametrize("scope", ["global", "group"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_observing_changes_nothing(scope: Any, momentum: float) -> None:
+    ends = []
+    for observed in (False, True):
+        torch.manual_seed(4)
+        model = nn.Sequential(mlp(), nn.Dropout(0.1))
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
+        cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: min(1.0, t / 5))  # a warm-up from 0
+        if observed:
+            scheduler = glyder.GlyderLR(optimizer, model, observe_only=True, scope=scope, every=1)
+        keys = set(optimizer.param_groups[0])
+        for t in range(UPDATES):
+            train(model, optimizer, range(t, t + 1))
+            cosine.step()
+        assert set(optimizer.param_groups[0]) == keys
+        ends.append([weights(model), optimizer.state_dict(), torch.get_rng_state()])
+    assert same(*ends)
+    assert scheduler.reasons["kept"] >= UPDATES - 5
+
+
+@pytest.mark.filterwarnings("ignore:no measurement:glyder.GlyderWarning")
+@pytest.mark.parametrize(("factor", "says"), [(1 / 3, "about 3 times too low"), (1.0, "about right")])
+def test_explain_names_the_factor(factor: float, says: str) -> None:
+    """A quadratic in one dimension, curvature 2: the best rate is 1/2 everywhere, and scale=1 asks for just that."""
+    x = torch.ones(4, 1, dtype=torch.float64)
+    model = nn.Linear(1, 1, bias=False).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=factor * 0.5)
+    scheduler = glyder.GlyderLR(optimizer, model, observe_only=True, scale=1.0, loss="squared_error")
+    for _ in range(10):
+        optimizer.zero_grad()
+        (model(x) - 5.0).pow(2).mean().backward()
+        optimizer.step()
+    assert optimizer.param_groups[0]["lr"] == factor * 0.5
+    # At the best rate itself the second update no longer moves, and nothing more is measured.
+    assert f"The rate would be 0.5; yours is {factor * 0.5:.3g}, which is {says}." in scheduler.explain()
+
+
+def test_explain_of_a_run_that_is_too_fast() -> None:
+    model = nn.Linear(1, 1, bias=False).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=2.0)
+    scheduler = glyder.GlyderLR(optimizer, model, observe_only=True, scale=1.0, loss="squared_error")
+    for _ in range(6):
+        optimizer.zero_grad()
+        (model(torch.ones(4, 1, dtype=torch.float64)) - 5.0).pow(2).mean().backward()
+        optimizer.step()
+    assert "which is about 4 times too high." in scheduler.explain()

@@ -1,0 +1,160 @@
+"""What happens to the base rate on its way to the optimizer: bounds, brake, warm-up and annealing, growth limit."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import glyder
+from glyder.displacement import Ages, by_group
+from glyder.support import young
+
+from .problems import mlp, train
+
+UPDATES, WARMUP = 60, 10
+
+
+def _rates(model: Any, optimizer: Any, scheduler: Any, updates: int = UPDATES, before: Any = None) -> list[float]:
+    rates = []
+    for t in range(updates):
+        train(model, optimizer, range(t, t + 1), before)
+        rates.append(scheduler.get_last_lr()[0])
+    return rates
+
+
+def _make(**options: Any) -> tuple[Any, Any, Any]:
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters())
+    return (
+        model,
+        optimizer,
+        glyder.GlyderLR(optimizer, model, **({"total_steps": UPDATES, "warmup": WARMUP, "max_growth": 1e9} | options)),
+    )
+
+
+SHAPES = {
+    "cosine": lambda t: (1 + math.cos(math.pi * (t - WARMUP) / (UPDATES - WARMUP))) / 2,
+    "linear": lambda t: (UPDATES - t) / (UPDATES - WARMUP),
+    "constant": lambda t: 1.0,
+    "rsqrt": lambda t: math.sqrt(WARMUP / (t + 1)),
+}
+
+
+@pytest.mark.parametrize("anneal", SHAPES)
+def test_after_the_window_the_base_is_kept_and_annealed(anneal: str) -> None:
+    model, optimizer, scheduler = _make(anneal=anneal)
+    rates = _rates(model, optimizer, scheduler)
+    base = scheduler.history["base"][-1]
+    assert scheduler.history["update"][-1] < WARMUP
+    for t in range(WARMUP + 1, UPDATES):
+        # The factor is within 1e-15 of its formula; 1 + cos, as written here, loses digits near the end.
+        assert rates[t] == pytest.approx(base * SHAPES[anneal](t), rel=1e-12)
+
+
+def test_the_window_is_a_linear_warmup() -> None:
+    """Of the base at the time; only the growth limit keeps a rate below it."""
+    model, optimizer, scheduler = _make(every=1)
+    rates = _rates(model, optimizer, scheduler, WARMUP)
+    shares = []
+    for row in scheduler.history[scheduler.history["reason"] == "kept"]:
+        t = int(row["update"]) + 1  # the update that the new base first acts in
+        shares.append(rates[t] / (row["base"] * (t + 1) / WARMUP))
+    assert max(shares) == pytest.approx(1.0, rel=1e-14)
+    limited = sum(share < 1 - 1e-14 for share in shares)
+    assert limited == scheduler.reasons.get("growth_limited", 0)
+
+
+@pytest.mark.parametrize("growth", [1.5, 4.0])
+def test_the_rate_grows_at_most_by_the_factor(growth: float) -> None:
+    model, optimizer, scheduler = _make(max_growth=growth, every=1)
+    rates = _rates(model, optimizer, scheduler)
+    measured = [int(t) for t in scheduler.history["update"][scheduler.history["reason"] == "kept"]]
+    grown = [b / a for a, b in itertools.pairwise(rates[measured[0] :])]
+    assert max(grown) == pytest.approx(growth, rel=1e-14), "reached, as the first rates are tiny, and not passed"
+
+
+def test_bounds_act_before_annealing() -> None:
+    model, optimizer, scheduler = _make(min_lr=1e-3, max_lr=2e-3)
+    rates = _rates(model, optimizer, scheduler)
+    assert max(rates) <= 2e-3
+    assert min(rates[-3:]) < 1e-4, "the end of the annealing is below min_lr"
+    model, optimizer, scheduler = _make(min_lr=1e3, anneal=None, warmup=0)
+    assert _rates(model, optimizer, scheduler, 8)[-1] == 1e3
+
+
+def test_a_gradient_that_explodes_brakes() -> None:
+    """A million times the usual gradient, from update 40 on: the base rate falls, once per rest, and for good."""
+    model, optimizer, scheduler = _make(anneal=None)
+
+    def explode(t: int) -> None:
+        if t >= 40:
+            for p in model.parameters():
+                p.grad.mul_(1e6)
+
+    rates = _rates(model, optimizer, scheduler, UPDATES, explode)
+    assert len(set(rates[20:41])) == 1
+    assert rates[-1] < rates[30]
+    assert scheduler.reasons["braked"] >= 1
+    assert rates[-1] == pytest.approx(rates[30] * 0.5 ** scheduler.reasons["braked"], rel=1e-15)
+    assert all(b <= a for a, b in itertools.pairwise(rates[20:])), "never raised again"
+
+
+def test_one_odd_batch_does_not_brake() -> None:
+    model, optimizer, scheduler = _make(anneal=None)
+
+    def odd(t: int) -> None:
+        if t == 40:
+            for p in model.parameters():
+                p.grad.mul_(1e6)
+
+    rates = _rates(model, optimizer, scheduler, UPDATES, odd)
+    assert rates[-1] == rates[30]
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (torch.optim.SGD, {"momentum": 0.9}),
+        (torch.optim.SGD, {"momentum": 0.7, "dampening": 0.4}),
+        (torch.optim.SGD, {"momentum": 0.0}),
+    ],
+)
+def test_the_youth_of_a_buffer_is_what_the_optimizer_does(make: Any, options: dict[str, float]) -> None:
+    """A constant gradient: the length of step t over that of a step after very many."""
+    p = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = make([p], lr=1.0, **options)
+    steps = []
+    for _ in range(400):
+        before = p.item()
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+        steps.append(before - p.item())
+    for t in range(1, 60):
+        # Positions of up to 4,000 are differenced: 1e-16 of them, relative to steps of about 1.
+        wanted = min(1.0, steps[t - 1] / steps[-1])
+        assert young(optimizer, optimizer.param_groups[0], t) == pytest.approx(wanted, rel=1e-11)
+
+
+def test_ages_of_groups_that_come_later_or_with_buffers() -> None:
+    a, b = torch.nn.Parameter(torch.ones(1)), torch.nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([a], lr=0.1, momentum=0.9)
+    ages = Ages([optimizer])
+    ages.note(0)
+    optimizer.add_param_group({"params": [b]})
+    ages.note(5)
+    assert ages.begun == [[0, 5]]
+    first, second = glyder.base.Place(0, 0, 0), glyder.base.Place(0, 1, 0)
+    assert by_group([first, second]) == {(0, 0): [0], (0, 1): [1]}
+    assert ages.youngest([second], 6) == young(optimizer, optimizer.param_groups[1], 1)
+    assert ages.youngest([first], 6) == young(optimizer, optimizer.param_groups[0], 6)
+    assert ages.youngest([first, second], 6) == ages.youngest([second], 6)
+    a.grad = torch.ones(1)
+    optimizer.step()
+    later = Ages([optimizer])
+    later.note(0)
+    assert later.begun == [[None, 0]]
+    assert later.youngest([first], 1) == 1.0
