@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+
 from glyder import _core
 from glyder.segments import pack
 
@@ -44,6 +45,11 @@ def ways(a: list[torch.Tensor], b: list[torch.Tensor]) -> dict[str, Callable[[],
     return {"C, one pass": c, "foreach": foreach, "tensor by tensor": loop, "cat": cat}
 
 
+def plain_reads(tensors: list[torch.Tensor]) -> list[Callable[[], object]]:
+    """Ways to read the same bytes once."""
+    return [lambda: [t.sum() for t in tensors], lambda: [t.amax() for t in tensors]]
+
+
 def seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
@@ -65,7 +71,7 @@ def main() -> None:
             # torch sums in single precision, which leaves up to 3e-3 of the norms in 25 M values
             bound = 5e-3 * (exact[1] * exact[2]) ** 0.5
             assert np.allclose(work(), exact, rtol=5e-3, atol=bound), (way, work(), exact)
-        reads = [lambda: [t.sum() for t in (*a, *b)], lambda: [t.amax() for t in (*a, *b)]]
+        reads = plain_reads(a + b)
         times: dict[str, list[float]] = {way: [] for way in (*todo, "read")}
         for _ in range(rounds):
             for way, work in todo.items():

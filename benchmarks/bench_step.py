@@ -7,11 +7,12 @@ the window, and those after it. ``whole run`` is a run of the given length with 
 import argparse
 import time
 
-import glyder
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+import glyder
 
 
 def mlp() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:

@@ -10,7 +10,6 @@ from glyder.base import GlyderWarning
 from glyder.descent import GlyderLR
 from glyder.estimators import (
     Estimator,
-    EstimatorError,
     GaussNewton,
     GaussNewtonBartlett,
     Measured,
@@ -19,6 +18,7 @@ from glyder.estimators import (
     Smoothness,
 )
 from glyder.history import FIELDS
+from glyder.outputs_loss import EstimatorError
 
 __all__ = [
     "FIELDS",

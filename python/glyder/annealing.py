@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +11,21 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from glyder import _core, options
+
+ENDLESS = 10
+"""Length of a run without a horizon, in warm-ups, for what has to be known of its length."""
+
+POINTS = 4096
+"""Most updates that a sum over a run looks at; of longer runs it takes every so manieth."""
+
+
+def energy(name: str, horizon: int | None, warmup: int, parameters: Mapping[str, float]) -> float:
+    """Sum of the squared factors of a schedule over the whole run."""
+    updates = ENDLESS * max(warmup, 1) if horizon is None else horizon
+    stride = -(-updates // POINTS)
+    points = range(stride // 2, updates, stride) if updates > stride // 2 else range(1)
+    factors = (_core.schedule(name, t, total=horizon, warmup=warmup, **parameters) for t in points)
+    return math.fsum(f * f for f in factors) * updates / len(points)
 
 
 class AnnealedLR(LRScheduler):

@@ -155,7 +155,8 @@ class Scheduler(LRScheduler):
                     yield Place(o, g, i), p
 
     def _parameter(self, place: Place) -> Tensor:
-        return self.optimizers[place.optimizer].param_groups[place.group]["params"][place.index]
+        p: Tensor = self.optimizers[place.optimizer].param_groups[place.group]["params"][place.index]
+        return p
 
     def _group_of(self, place: Place) -> dict[str, Any]:
         return self.optimizers[place.optimizer].param_groups[place.group]

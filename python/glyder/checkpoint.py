@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,23 @@ from glyder.displacement import Displacement
 if TYPE_CHECKING:
     from glyder.descent import GlyderLR
 
+copyreg.pickle(_core.Rule, lambda rule: (_rule, (rule.name, rule.config, rule.state)))
+
+
+def _rule(name: str, config: dict[str, float], state: dict[str, float]) -> _core.Rule:
+    """A rule as it was, for copies and pickles of schedulers."""
+    rule = _core.Rule(name, **config)
+    rule.load(state)
+    return rule
+
+
 PLAIN = {
     "skipped": "skipped",
     "reference": "_reference",
     "ratios": "_ratios",
     "base_lr": "_base",
     "rate": "_rate",
+    "written_rate": "_written_rate",
     "total_steps": "horizon",
     "draw": "_draw",
     "measured": "_measured",
@@ -73,7 +85,7 @@ def restore(scheduler: GlyderLR, state: dict[str, Any]) -> None:
 def config_of(scheduler: GlyderLR) -> dict[str, Any]:
     """Options that change the recipe: a resumed run is told where they differ."""
     config = {name: getattr(scheduler, name) for name in ("anneal", "warmup", "every", "refresh", "scope")}
-    for name in ("glyder", "bounds", "growth"):
+    for name in ("scale", "glyder", "bounds", "growth"):
         config |= scheduler._rules[name].config
     return config | {"observe_only": scheduler.observe_only, "estimator": type(scheduler.estimator).__name__}
 
@@ -97,6 +109,8 @@ def _pending_state(pending: Displacement) -> dict[str, Any]:
         "deltas": [d.clone() for d in pending.deltas],
         "lr": pending.lr,
         "young": pending.young,
+        "self_slope": pending.self_slope,
+        "beta": pending.beta,
         "ratios": [list(r) for r in pending.ratios],
     }
 
@@ -106,4 +120,6 @@ def _pending_from(scheduler: GlyderLR, saved: dict[str, Any]) -> Displacement:
     deltas = [
         d.clone().to(scheduler._parameter(place).device) for place, d in zip(places, saved["deltas"], strict=True)
     ]
-    return Displacement(places, deltas, saved["lr"], saved["young"], [list(r) for r in saved["ratios"]])
+    ratios = [list(r) for r in saved["ratios"]]
+    scalars = {name: float(saved[name]) for name in ("lr", "young", "self_slope", "beta")}
+    return Displacement(places, deltas, ratios=ratios, **scalars)

@@ -77,4 +77,4 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    return arguments.run(arguments)
+    return int(arguments.run(arguments))

@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from glyder.annealing import AnnealedLR
 from glyder.descent import GlyderLR
+from glyder.options import window
 
 BATCH = 32
 STEPS = 600
@@ -35,10 +36,10 @@ TUNING_SEEDS = (101, 102)
 HALF_DECADES = tuple(10 ** (k / 2) for k in range(-3, 4))
 
 # Middle of the grid of seven peaks per optimizer; the best of it lies inside for every model (the table says so).
-OPTIMIZERS = {
-    "AdamW": (lambda parameters, **lr: torch.optim.AdamW(parameters, **lr), 1e-2),
-    "SGD": (lambda parameters, **lr: torch.optim.SGD(parameters, **lr), 1.0),
-    "SGD+momentum": (lambda parameters, **lr: torch.optim.SGD(parameters, momentum=0.9, **lr), 1e-1),
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], float]] = {
+    "AdamW": (torch.optim.AdamW, 1e-2),
+    "SGD": (torch.optim.SGD, 1.0),
+    "SGD+momentum": (functools.partial(torch.optim.SGD, momentum=0.9), 1e-1),
 }
 
 
@@ -132,12 +133,13 @@ def train(run: Run) -> Result:
     model = MODELS[run.model]()
     build, _ = OPTIMIZERS[run.optimizer]
     started = time.perf_counter()
+    scheduler: GlyderLR | AnnealedLR
     if run.peak is None:
         optimizer = build(model.parameters())
         scheduler = GlyderLR(optimizer, model, total_steps=run.steps)
     else:
         optimizer = build(model.parameters(), lr=run.peak)
-        scheduler = AnnealedLR(optimizer, run.steps, "cosine", warmup=warmup(run.steps))
+        scheduler = AnnealedLR(optimizer, run.steps, "cosine", warmup=window(run.steps))
     losses, rates = [], []
     for batch in batches(len(y), run.steps, run.seed):
         loss = F.cross_entropy(model(x[batch]), y[batch])
@@ -150,17 +152,10 @@ def train(run: Run) -> Result:
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
     seconds = time.perf_counter() - started
-    forwards, copies = scheduler.cost if run.peak is None else (0.0, 0)
+    forwards, copies = scheduler.cost if isinstance(scheduler, GlyderLR) else (0.0, 0)
     return Result(
         evaluate(model, parts["validation"]), evaluate(model, parts["test"]), seconds, forwards, copies, losses, rates
     )
-
-
-def warmup(steps: int) -> int:
-    """glyder's own warm-up, which the rival gets too."""
-    probe = nn.Linear(1, 1)
-    scheduler = GlyderLR(torch.optim.SGD(probe.parameters()), probe, total_steps=steps)
-    return scheduler.warmup
 
 
 def grid(optimizer: str) -> list[float]:
@@ -274,7 +269,7 @@ def compare(cells: list[tuple[str, str]], seeds: int, steps: int, jobs: int) -> 
     def validation(cell: tuple[str, str], peak: float) -> float:
         return float(np.mean([tuning[Run(*cell, seed, peak, steps)].validation for seed in TUNING_SEEDS]))
 
-    chosen = {cell: min(grid(cell[1]), key=lambda peak, cell=cell: validation(cell, peak)) for cell in cells}
+    chosen = {cell: min(grid(cell[1]), key=functools.partial(validation, cell)) for cell in cells}
     results = run_all(
         (Run(*cell, seed, peak, steps) for cell in cells for seed in range(seeds) for peak in (None, chosen[cell])),
         jobs,
@@ -345,7 +340,7 @@ def _smoothed(losses: np.ndarray, span: int = 15) -> np.ndarray:
     total = np.concatenate([[0.0], np.cumsum(losses)])
     ends = np.arange(1, len(losses) + 1)
     starts = np.maximum(0, ends - span)
-    return (total[ends] - total[starts]) / (ends - starts)
+    return np.asarray((total[ends] - total[starts]) / (ends - starts))
 
 
 def main(arguments: argparse.Namespace) -> int:

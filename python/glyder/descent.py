@@ -2,13 +2,14 @@
 
 Along the direction d of an update the loss is f(x - eta d) ~ f(x) - eta <grad f, d> + eta^2/2 d^T C d, which is least
 at eta* = <grad f, d> / (d^T C d). The slope comes from data independent of d, the curvature from a 1-d projection.
-Both are averaged separately over a window at the start of training, while the rate warms up; the scale so found is
-kept and annealed. *GLyDER finds the scale, annealing gives the shape.*
+
+By default slope and curvature are measured over a window at the start of training, while the rate warms up; together
+with the noise that a run of this length can bear they give one scale (csrc/rules/scale.c), which is kept and annealed.
+*GLyDER finds the scale, annealing gives the shape.* ``refresh="always"`` follows eta* itself to the end, as published.
 """
 
 from __future__ import annotations
 
-import copyreg
 import functools
 import math
 from collections import Counter
@@ -20,11 +21,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from glyder import _core, options
+from glyder.annealing import energy
 from glyder.base import Place, Scheduler
 from glyder.blocks import gram, joint_rates
 from glyder.checkpoint import restore, state_of
 from glyder.direction import Direction, Unmeasurable
-from glyder.displacement import Ages, Displacement, by_group, moved
+from glyder.displacement import Ages, Displacement, by_group, check_members, moved, still_there
 from glyder.estimators import Estimator, Sample, estimator_of
 from glyder.explain import explain
 from glyder.history import History
@@ -32,25 +34,16 @@ from glyder.measure import inner_products, snapshot
 from glyder.meter import Meter
 from glyder.outputs_loss import EstimatorError
 from glyder.sampling import Sampler, only
+from glyder.support import past_weight
 
 FIRST_UPDATES = 20
 """Updates that are all measured, whatever ``every`` says: the early estimates need the most averaging."""
 
-VISIBLE, VISIBLE_HALF = 1e-4, 1e-2
+VISIBLE, VISIBLE_HALF = 1e-3, 1e-2
 """Relative displacement that the first updates aim at: what the parameters' dtype can carry with some digits."""
 
 PATIENCE = 3
 """Measurements that may fail in a row before the first good one; then the reason is raised."""
-
-
-copyreg.pickle(_core.Rule, lambda rule: (_rule, (rule.name, rule.config, rule.state)))
-
-
-def _rule(name: str, config: dict[str, float], state: dict[str, float]) -> _core.Rule:
-    """A rule as it was, for copies and pickles of schedulers."""
-    rule = _core.Rule(name, **config)
-    rule.load(state)
-    return rule
 
 
 class GlyderLR(Scheduler):
@@ -69,15 +62,15 @@ class GlyderLR(Scheduler):
             ``"rsqrt"``.
         anneal: ``"cosine"`` (default), ``"linear"``, ``"polynomial"``, ``"wsd"``, ``"rsqrt"``, ``"constant"`` or None
             (the same), or a pair ``("polynomial", {"power": 2.0})``.
-        warmup: updates of linear warm-up, which are also the measuring window. Default: 100, at most a sixth of
-            ``total_steps``.
+        warmup: updates of linear warm-up, which are also the measuring window. Default: 100, or a quarter of
+            ``total_steps`` where that is less (but 10, or half of a run that is shorter than 20).
         every: updates between measurements, after the first 20.
-        refresh: ``"window"`` measures during the warm-up and then keeps the scale; ``"always"`` goes on to the end,
-            with forgetting, for losses that change.
-        scale: the factor sigma, the one parameter of the paper. 1 is the greedy optimum, 2 the edge of stability.
+        refresh: ``"window"`` measures during the warm-up, and then keeps one scale for the whole run. ``"always"``
+            follows the locally optimal rate to the end, with forgetting, as published: for losses that change.
+        scale: the factor sigma on the rate that is found, the one parameter of the paper.
         min_lr, max_lr: bounds of the rate before warm-up and annealing, of the first group (``scope="group"``: of
             each). ``max_lr="given"``: the optimizer's own.
-        max_growth: the rate grows at most by this factor from one update to the next.
+        max_growth: the rate grows at most by this factor from one update to the next; less once it has caught up.
         scope: ``"global"``: one rate, the groups' ratios kept. ``"group"``: a rate of its own for each group,
             rescaled by one joint step along their sum; costs a measurement more for each group.
         observe_only: change nothing, measure beside the user's own rates (see :meth:`explain`).
@@ -106,7 +99,6 @@ class GlyderLR(Scheduler):
     updates and another while measuring.
 
     Example:
-        >>> opt = torch.optim.AdamW(model.parameters())
         >>> sched = glyder.GlyderLR(opt, model, total_steps=len(loader) * epochs)
         >>> for x, y in loader:
         ...     F.cross_entropy(model(x), y).backward()
@@ -123,10 +115,10 @@ class GlyderLR(Scheduler):
         warmup: int | None = None,
         every: int = 5,
         refresh: Literal["window", "always"] = "window",
-        scale: float = 2.0,
+        scale: float = 1.0,
         min_lr: float = 0.0,
         max_lr: float | Literal["given"] = math.inf,
-        max_growth: float = 10.0,
+        max_growth: float = 3.0,
         scope: Literal["global", "group"] = "global",
         observe_only: bool = False,
         estimator: Estimator | str = "gauss-newton",
@@ -149,8 +141,7 @@ class GlyderLR(Scheduler):
         self.model = model
         self.horizon = None if total_steps is None else whole("total_steps", total_steps, 1)
         self.every, self.refresh, self.scope = whole("every", every, 1), refresh, scope
-        share = math.inf if self.horizon is None else math.ceil(self.horizon / 6)
-        self.warmup = int(min(100, share)) if warmup is None else whole("warmup", warmup, 0)
+        self.warmup = options.window(self.horizon) if warmup is None else whole("warmup", warmup, 0)
         self.anneal, self._shape = options.schedule("GlyderLR", "anneal", anneal, self.horizon, self.warmup)
         self.estimator = estimator_of(estimator)
         if self.estimator.needs_loss and (loss is None or isinstance(loss, str)):
@@ -166,7 +157,7 @@ class GlyderLR(Scheduler):
             top,
             number("max_growth", max_growth, 1, above=True),
         )
-        self._check_members(list(self._moved()))
+        check_members(model, self._moved())
         self._logits = logits
         self._blank()
         seed, n_batches = whole("seed", seed, 0), whole("n_batches", n_batches, 1)
@@ -176,11 +167,11 @@ class GlyderLR(Scheduler):
     def _blank(self) -> None:
         """Nothing measured yet."""
         self._base: float | None = None
-        self._rate = 0.0
+        self._rate = self._written_rate = 0.0
         self._noted: tuple[list[Place], list[Tensor]] | None = None
         self._pending: Displacement | None = None
         self._ages = Ages(self.optimizers)
-        self._meter = Meter(self.estimator, self.optimizers, self._say)
+        self._meter = Meter(self.model, self.estimator, self.optimizers, self._say)
         self._draw = self._measured = self._failed = 0
         self._history = History()
         self._reasons: Counter[str] = Counter()
@@ -192,6 +183,8 @@ class GlyderLR(Scheduler):
         self._rule_config = {"sigma": scale, "memory": memory}
         half = any(p.dtype.itemsize < 4 for p in self.model.parameters())
         self._rules = {
+            "scale": _core.Rule("scale", sigma=scale),
+            "spike": _core.Rule("spike"),
             "glyder": _core.Rule("glyder", **self._rule_config),
             "start": _core.Rule("start", visible=VISIBLE_HALF if half else VISIBLE),
             "bounds": _core.Rule("bounds", min_lr=min_lr, max_lr=max_lr),
@@ -199,16 +192,6 @@ class GlyderLR(Scheduler):
             "brake": _core.Rule("brake"),
         }
         self._local = _core.Rule("glyder", sigma=1.0, memory=1.0)
-
-    def _check_members(self, moved: list[tuple[Place, Tensor]]) -> None:
-        """What is moved but not in the model would be missing from the curvature."""
-        members = {id(p) for p in self.model.parameters()}
-        for place, p in moved:
-            if id(p) not in members:
-                raise ValueError(
-                    f"{place} (shape {tuple(p.shape)}) is not among model.parameters(): pass GlyderLR(model=...) the "
-                    "module that holds every parameter that is trained, or leave it out of the optimizer"
-                )
 
     # ---- an update
 
@@ -232,7 +215,9 @@ class GlyderLR(Scheduler):
         if self._acting > 0:
             deltas, ratios = moved(self.optimizers, places, older), [list(r) for r in self._ratios]
             share = self._ages.youngest(places, self.updates + 1)
-            self._pending = Displacement(places, deltas, self._acting, share, ratios)
+            own = self._meter.own_slope(places, deltas) / self._gradient_scale()
+            beta = max(past_weight(self._group_of(place)) for place in places)
+            self._pending = Displacement(places, deltas, self._acting, share, own, beta, ratios)
             self._sampler.stream.arm()
 
     def _abandon(self) -> None:
@@ -259,11 +244,13 @@ class GlyderLR(Scheduler):
     # ---- the rate
 
     def _next_rate(self, gg: float, n: int) -> float:
-        """Base rate, bounds, brake, warm-up and annealing, growth limit: each a stage in C."""
+        """Base rate, bounds, brake, warm-up and annealing, growth limit, spikes: each a stage in C."""
         self._stage("brake", rate=1.0, gg=gg)
+        spike = self._stage("spike", rate=1.0, gg=gg)
         if self._base is None:
             if self._rate == 0.0:
                 self._rate = self._first_rate(gg, n, [p for _, p in self._with_gradients()])
+            self._written_rate = self._rate
             return self._rate
         base = self._stage("bounds", rate=self._base) * self._rules["brake"].state["factor"]
         factor = _core.schedule(self.anneal, self.updates, total=self.horizon, warmup=self.warmup, **self._shape)
@@ -275,7 +262,8 @@ class GlyderLR(Scheduler):
             )
         wanted = base * factor
         self._rate = self._stage("growth", rate=wanted, previous=self._rate) if wanted > 0 else 0.0
-        return self._rate
+        self._written_rate = self._rate * spike
+        return self._written_rate
 
     def _stage(self, name: str, **statistics: float) -> float:
         rate, _, reason = self._rules[name].update(**statistics)
@@ -286,7 +274,7 @@ class GlyderLR(Scheduler):
         """A first rate, as for a gradient of unknown length; later ones were written the update before."""
         if self._rate == 0.0 and self._base is None:
             params = [p for _, p in self._moved()]
-            self._rate = self._first_rate(0.0, sum(p.numel() for p in params), params)
+            self._rate = self._written_rate = self._first_rate(0.0, sum(p.numel() for p in params), params)
             return self._rate
         return None
 
@@ -311,7 +299,7 @@ class GlyderLR(Scheduler):
         self._noted = None
         if rate > 0 and self._due():
             found = list(self._with_gradients())
-            self._check_members(found)
+            check_members(self.model, found)
             self._noted = [place for place, _ in found], snapshot([p for _, p in found])
             self._meter.copies += 1
 
@@ -321,7 +309,7 @@ class GlyderLR(Scheduler):
         pending, self._pending = self._pending, None
         assert pending is not None
         row: dict[str, Any] = {"update": self.updates - 1, "lr": pending.lr, "gradient": gg**0.5}
-        params = self._still_there(pending)
+        params = still_there(self.optimizers, pending)
         if params is None:
             changed = Unmeasurable("params_changed", "the optimizer's parameters changed since the last update")
             self._failure(changed.reason, changed, row)
@@ -347,14 +335,6 @@ class GlyderLR(Scheduler):
             self._failure("raised", error, row)
         finally:
             self._sampler.stream.disarm()
-
-    def _still_there(self, pending: Displacement) -> list[Tensor] | None:
-        """The parameters of the displacement, where they are what they were."""
-        try:
-            params = [self._parameter(place) for place in pending.places]
-        except IndexError:
-            return None
-        return None if any(p.shape != d.shape for p, d in zip(params, pending.deltas, strict=True)) else params
 
     def _failure(self, reason: str, error: Exception, row: dict[str, Any]) -> None:
         """A measurement that came to nothing: counted, said once, and the rate stays; fatal if none ever came."""
@@ -383,10 +363,10 @@ class GlyderLR(Scheduler):
         for name, value in statistics.items():
             if not math.isfinite(value):
                 raise Unmeasurable("not_finite", f"{name} is {value}")
-        rate, action, reason = self._rules["glyder"].update(**statistics)
+        rate, reason = self._rule_on(statistics, pending, direction)
         if self.scope == "group" and not self.observe_only:
-            self._adopt_groups(pending, direction, samples)
-        elif action == "keep":
+            self._adopt_groups(pending, direction, samples, rate)
+        elif rate:
             self._base = rate
         self._measured += 1
         if self._base is None and self._measured >= FIRST_UPDATES:
@@ -408,7 +388,24 @@ class GlyderLR(Scheduler):
             reason=reason,
         )
 
-    def _adopt_groups(self, pending: Displacement, direction: Direction, samples: Sequence[Sample]) -> None:
+    def _rule_on(
+        self, statistics: dict[str, float], pending: Displacement, direction: Direction
+    ) -> tuple[float | None, str]:
+        """What the rule makes of a measurement: a rate, if it has one, and the reason."""
+        rate, action, reason = self._rules["glyder"].update(**statistics)
+        if self.refresh == "window" and not self.observe_only:
+            seen = {name: value for name, value in statistics.items() if name != "slope"}
+            e = energy(self.anneal, self.horizon, self.warmup, self._shape)
+            rate, action, reason = self._rules["scale"].update(
+                self_slope=pending.self_slope, beta=pending.beta, xx=direction.xx, energy=e, **seen
+            )
+        return rate if action == "keep" else None, reason
+
+    def _adopt_groups(
+        self, pending: Displacement, direction: Direction, samples: Sequence[Sample], whole: float | None
+    ) -> None:
+        """Rates by group from a joint measurement, all times what ``whole``, the rule's rate for the whole
+        displacement, has over its locally optimal rate."""
         blocks = by_group(pending.places)
 
         def measure(indices: Sequence[int]) -> tuple[float, float]:
@@ -421,8 +418,11 @@ class GlyderLR(Scheduler):
 
         keys = list(blocks)
         old = [pending.ratios[o][g] for o, g in keys]
+        seen = self._rules["glyder"].state
+        if whole is None or not (seen["slope"] > 0 and seen["curvature"] > 0):
+            return
         found = gram(direction, list(blocks.values()), measure)
-        sigma = self._rule_config["sigma"]
+        sigma = whole * seen["curvature"] / seen["slope"]
         new = joint_rates(found, [pending.lr * ratio for ratio in old], pending.young, sigma, rule_of)
         if new is None:
             return
@@ -491,7 +491,7 @@ class GlyderLR(Scheduler):
             self._sampler.stream.arm()
         self._written = []
         if not self.observe_only and self.updates:
-            self._write(self._rate)
+            self._write(self._written_rate)
             self._last_lr = self._rates()
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from glyder.base import Place
@@ -16,12 +16,22 @@ from glyder.support import decoupled_decay, young
 
 @dataclass(eq=False)
 class Displacement:
-    """What an update did: where, by how much, with which reference rate and ratios of the groups."""
+    """What an update did.
+
+    Attributes:
+        places, deltas: where, and by how much.
+        lr, ratios: the reference rate that it was made with, and the groups' ratios to it.
+        young: share of its final weight that the youngest momentum buffer had.
+        self_slope: <g, delta> for the gradient that the update was made from.
+        beta: weight of the past in the direction.
+    """
 
     places: list[Place]
     deltas: list[Tensor]
     lr: float
     young: float
+    self_slope: float
+    beta: float
     ratios: list[list[float]]
 
 
@@ -50,6 +60,26 @@ def moved(optimizers: Sequence[Optimizer], places: Sequence[Place], older: Seque
             where=lambda k, at=indices: str(places[at[k]]),  # type: ignore[misc]
         )
     return deltas
+
+
+def still_there(optimizers: Sequence[Optimizer], pending: Displacement) -> list[Tensor] | None:
+    """The parameters of a displacement, where they are what they were; None if the optimizer was rebuilt."""
+    try:
+        params = [optimizers[p.optimizer].param_groups[p.group]["params"][p.index] for p in pending.places]
+    except IndexError:
+        return None
+    return None if any(p.shape != d.shape for p, d in zip(params, pending.deltas, strict=True)) else params
+
+
+def check_members(model: nn.Module, moved: Iterable[tuple[Place, Tensor]]) -> None:
+    """What is moved but not in the model would be missing from the curvature: ValueError that names it."""
+    members = {id(p) for p in model.parameters()}
+    for place, p in moved:
+        if id(p) not in members:
+            raise ValueError(
+                f"{place} (shape {tuple(p.shape)}) is not among model.parameters(): pass GlyderLR(model=...) the "
+                "module that holds every parameter that is trained, or leave it out of the optimizer"
+            )
 
 
 class Ages:

@@ -25,7 +25,7 @@ def explain(scheduler: GlyderLR) -> str:
                 "the outputs (clipped, rescaled or summed over several passes, or a loss with other terms): the "
                 "outputs' slope was taken."
             )
-    unusual = {r: c for r, c in scheduler.reasons.items() if r not in ("kept", "first")}
+    unusual = {r: c for r, c in scheduler.reasons.items() if r not in ("kept", "first", "growth_limited", "spike")}
     if unusual:
         lines.append("Also: " + ", ".join(f"{reason} {count} times" for reason, count in unusual.items()) + ".")
     if scheduler.skipped:

@@ -41,6 +41,11 @@ def function(call: str, name: str, value: Any, does: str) -> None:
         raise TypeError(f"{call}({name}=...) must be {does}, got {value!r}")
 
 
+def window(horizon: int | None) -> int:
+    """Updates of the measuring window: 100, or a quarter of a short run; of a very short one 10, at most half."""
+    return 100 if horizon is None else min(100, max(horizon // 4, min(10, horizon // 2)))
+
+
 def schedule(call: str, name: str, value: Any, horizon: int | None, warmup: int) -> tuple[str, dict[str, float]]:
     """Name and parameters of an annealing schedule."""
     if value == "auto":

@@ -210,7 +210,7 @@ def _declared(loss: nn.Module, target: tuple[Tensor, Tensor], outputs: Tensor, r
         )
     factor = ra / aa
     if kind is nn.MSELoss:
-        terms = torch.broadcast_shapes(given.shape, labels.shape).numel()  # type: ignore[no-untyped-call]
+        terms = torch.broadcast_shapes(given.shape, labels.shape).numel()
         kappa = 2.0 * terms / given.numel() / (terms if criterion.reduction == "mean" else 1)
         return OutputsLoss(dims[0], z, r, None, factor * kappa)
     k = torch.empty(z.shape[0], dtype=torch.float64)

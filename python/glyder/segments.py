@@ -99,6 +99,11 @@ def _is_plain(t: Tensor) -> bool:
     )
 
 
+def entry() -> str:
+    """How tensors enter C: ``"exchange table"`` or ``"data_ptr"``."""
+    return "exchange table" if _BY_TABLE else "data_ptr"
+
+
 def _resolve(t: Tensor, index: int, where: Callable[[int], str] | None, writable: bool) -> Tensor:
     """A plain ``torch.Tensor`` of real, contiguous values; or an error that names the tensor."""
     try:

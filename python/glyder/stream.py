@@ -173,7 +173,7 @@ class TrainingStream:
 
         for tensor in seen:
             if isinstance(tensor, Tensor) and tensor.requires_grad:
-                tensor.register_hook(received)  # type: ignore[no-untyped-call]
+                tensor.register_hook(received)
 
     def _loss(self, args: tuple[Any, ...]) -> None:
         if self.armed and torch.is_grad_enabled() and len(args) >= 2 and all(isinstance(a, Tensor) for a in args[:2]):

@@ -76,6 +76,12 @@ def l2_decay(optimizer: Optimizer, group: dict[str, Any]) -> float:
     return 0.0 if decoupled_decay(optimizer, group) else float(group.get("weight_decay", 0.0))
 
 
+def past_weight(group: dict[str, Any]) -> float:
+    """How much of a direction is the one before it: momentum, or the first of Adam's betas; in [0, 1), 0 if neither."""
+    beta = group.get("momentum") or next(iter(group.get("betas") or ()), 0.0)
+    return min(max(float(beta), 0.0), 1 - 2**-20)
+
+
 def young(optimizer: Optimizer, group: dict[str, Any], updates: int) -> float:
     """The share of its final weight that a momentum buffer has gathered after ``updates`` updates, in (0, 1].
 

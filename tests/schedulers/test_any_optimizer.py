@@ -230,7 +230,7 @@ def test_the_rate_is_the_optimum_times_sigma() -> None:
     optimizer = torch.optim.SGD(model.parameters())
     sigma = 0.7
     scheduler = glyder.GlyderLR(
-        optimizer, model, every=1, warmup=0, anneal=None, scale=sigma, max_growth=1e300, refresh="window"
+        optimizer, model, every=1, warmup=0, anneal=None, scale=sigma, max_growth=1e300, refresh="always"
     )
     t = 0
     while "kept" not in scheduler.reasons:  # the first updates may be too small to be seen

@@ -59,7 +59,7 @@ WRONG: list[tuple[dict[str, Any], type, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("options", "error", "says"), WRONG, ids=lambda v: str(v) if isinstance(v, dict) else "")
+@pytest.mark.parametrize(("options", "error", "says"), WRONG, ids=lambda v: ",".join(v) if isinstance(v, dict) else "")
 def test_wrong_arguments_are_named_and_leave_no_trace(options: dict[str, Any], error: Any, says: str) -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1))

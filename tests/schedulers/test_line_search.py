@@ -61,7 +61,14 @@ def test_in_one_dimension_it_lands_on_the_minimum() -> None:
     nn.init.constant_(model.weight, 5.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=17.0)
     scheduler = glyder.GlyderLR(
-        optimizer, model, every=1, scale=1.0, anneal=None, warmup=0, max_growth=1e300, loss="squared_error"
+        optimizer,
+        model,
+        every=1,
+        refresh="always",
+        anneal=None,
+        warmup=0,
+        max_growth=1e300,
+        loss="squared_error",
     )
     while "kept" not in scheduler.reasons:
         optimizer.zero_grad()

@@ -87,20 +87,21 @@ def test_bounds_act_before_annealing() -> None:
 
 
 def test_a_gradient_that_explodes_brakes() -> None:
-    """A million times the usual gradient, from update 40 on: the base rate falls, once per rest, and for good."""
+    """Thirty times the usual gradient, from update 40 on: single updates are shortened, and the base rate falls."""
     model, optimizer, scheduler = _make(anneal=None)
 
     def explode(t: int) -> None:
         if t >= 40:
             for p in model.parameters():
-                p.grad.mul_(1e6)
+                p.grad.mul_(30)
 
     rates = _rates(model, optimizer, scheduler, UPDATES, explode)
-    assert len(set(rates[20:41])) == 1
-    assert rates[-1] < rates[30]
+    usual = rates[39]
+    assert rates[40] < usual / 10, "the first long gradient is a spike: at most 1.5 times the usual, not 30 times"
+    assert scheduler.reasons["spike"] >= 1
     assert scheduler.reasons["braked"] >= 1
-    assert rates[-1] == pytest.approx(rates[30] * 0.5 ** scheduler.reasons["braked"], rel=1e-15)
-    assert all(b <= a for a, b in itertools.pairwise(rates[20:])), "never raised again"
+    # The new length has become usual after some twenty updates; what remains is the brake's.
+    assert max(rates[-20:]) == pytest.approx(usual * 0.5 ** scheduler.reasons["braked"], rel=1e-15)
 
 
 def test_one_odd_batch_does_not_brake() -> None:

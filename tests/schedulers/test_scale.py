@@ -1,0 +1,119 @@
+"""The default recipe: what the driver hands to the rule `scale`, recomputed from the run as it really happened."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+
+import glyder
+
+from .problems import Recorder, mlp, slope_and_curvature, train
+
+UPDATES, WARMUP = 60, 24
+
+
+class Gradients:
+    """The gradients that each update was made from."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.seen: list[list[torch.Tensor]] = []
+        optimizer.register_step_pre_hook(self)
+
+    def __call__(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self.seen.append([p.grad.double().clone() for g in optimizer.param_groups for p in g["params"]])
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "beta"),
+    [
+        (torch.optim.SGD, {}, 0.0),
+        (torch.optim.SGD, {"momentum": 0.9}, 0.9),
+        (torch.optim.AdamW, {"weight_decay": 0.1}, 0.9),
+        (torch.optim.Adam, {"betas": (0.8, 0.99)}, 0.8),
+    ],
+)
+def test_base_rate_is_that_of_the_formula(make: Any, options: dict, beta: float) -> None:
+    """(1.5 eta_c)^(1/4) eta_n^(3/4) of the file head of scale.c."""
+    model = mlp(dtype=torch.float64)
+    names = [name for name, _ in model.named_parameters()]
+    optimizer = make(model.parameters(), **options)
+    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES, warmup=WARMUP)
+    gradients, record = Gradients(optimizer), Recorder(optimizer)
+    train(model, optimizer, UPDATES)
+
+    decay = options.get("weight_decay", 0.0)
+    momentum = options.get("momentum", 0.0)
+    slope = curvature = length = weight = 0.0
+    usable = scheduler.history[scheduler.history["reason"] == "kept"]
+    assert len(usable) >= 15
+    for row in usable:
+        t = int(row["update"])
+        (lr,) = record.rates[t]
+        before, after = record.before[t], record.after[t]
+        delta = [b * (1 - lr * decay) - a for b, a in zip(before, after, strict=True)]
+        _, q = slope_and_curvature(model, names, after, delta, t + 1)
+        dd = sum(float(d.square().sum()) for d in delta)
+        own = sum(float((g * d).sum()) for g, d in zip(gradients.seen[t], delta, strict=True))
+        grown = 1 - momentum ** (t + 1) if momentum else 1.0
+        slope += lr**2 * grown * lr * own / dd
+        curvature += lr**2 * q / dd
+        length += dd / grown**2
+        weight += lr**2
+        xx = sum(float(a.square().sum()) for a in after)
+    energy = sum(
+        ((t + 1) / WARMUP) ** 2
+        if t < WARMUP
+        else ((1 + math.cos(math.pi * (t - WARMUP) / (UPDATES - WARMUP))) / 2) ** 2
+        for t in range(UPDATES)
+    )
+    by_curvature = 1.5 * slope / curvature / math.sqrt(1 + beta)
+    by_noise = math.sqrt((1 - beta) * xx / (length / weight) / energy)
+    # The curvature comes from a central difference, with an error of the order of its step squared: 1e-6.
+    assert usable["base"][-1] == pytest.approx(by_curvature**0.25 * by_noise**0.75, rel=1e-4)
+    kept = [rates[0] for rates in record.rates]
+    assert max(kept[WARMUP:]) <= usable["base"][-1] * (1 + 1e-12)
+    assert kept[-1] < 0.01 * max(kept)
+
+
+def test_scale_multiplies_what_is_found() -> None:
+    found = []
+    for scale in (1.0, 0.5):
+        model = mlp(dtype=torch.float64)
+        optimizer = torch.optim.SGD(model.parameters())
+        scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES, scale=scale, warmup=2, every=1)
+        while "kept" not in scheduler.reasons:
+            train(model, optimizer, range(scheduler.updates, scheduler.updates + 1))
+        found.append(scheduler.history["base"][-1])
+    assert found[1] == pytest.approx(found[0] / 2, rel=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("total", "window"), [(1, 0), (2, 1), (10, 5), (19, 9), (20, 10), (300, 75), (4000, 100), (None, 100)]
+)
+def test_default_window(total: int | None, window: int) -> None:
+    model = mlp()
+    assert glyder.GlyderLR(torch.optim.SGD(model.parameters()), model, total_steps=total).warmup == window
+
+
+@pytest.mark.parametrize("total", [1, 2, 3, 5, 12, 20])
+def test_very_short_runs(total: int) -> None:
+    """A rate for every update, also where there is hardly time to measure."""
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters())
+    glyder.GlyderLR(optimizer, model, total_steps=total)
+    record = Recorder(optimizer)
+    train(model, optimizer, total)
+    assert all(0 < rate < 1 for (rate,) in record.rates)
+
+
+def test_energy_of_long_runs_is_sampled_well() -> None:
+    from glyder.annealing import energy
+
+    # 3/8 of the updates is the mean square of a cosine's factor; strided sums leave 1/POINTS of it
+    for horizon in (1_000, 100_000, 10_000_001):
+        assert energy("cosine", horizon, 0, {}) == pytest.approx(0.375 * horizon, rel=2e-3)
+    assert energy("constant", 12_345, 0, {}) == pytest.approx(12_345, rel=1e-12)
+    assert energy("rsqrt", None, 100, {}) == pytest.approx(100 / 3 + 100 * math.log(10), rel=1e-2)
