@@ -22,7 +22,7 @@
  * by the batch's own noise gathered in the buffer, between 1 and 1 + beta; sqrt(1 + beta) is taken out.
  *
  * The form of eta_n, the mean and the constants edge and share are ours, found by experiment on small networks.
- * Where x is zero, nothing is known of D, and eta_c stands alone.
+ * Where training starts from x = 0 nothing is known of D: the caller gives ||x||^2 = 0, and eta_c stands alone.
  *
  * It knows nothing of time: what it learns, it keeps.
  */

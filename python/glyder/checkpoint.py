@@ -31,6 +31,7 @@ PLAIN = {
     "base_lr": "_base",
     "rate": "_rate",
     "written_rate": "_written_rate",
+    "from_zero": "_from_zero",
     "total_steps": "horizon",
     "draw": "_draw",
     "measured": "_measured",

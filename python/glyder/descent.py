@@ -10,6 +10,7 @@ with the noise that a run of this length can bear they give one scale (csrc/rule
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections import Counter
@@ -96,7 +97,7 @@ class GlyderLR(Scheduler):
     interferes: updates are made whatever the gradients, and nothing is raised after construction.
 
     Cost: two forward passes per measurement with the default estimator, one copy of the parameters between two
-    updates and another while measuring.
+    updates and another while measuring (README, Estimators).
 
     Example:
         >>> sched = glyder.GlyderLR(opt, model, total_steps=len(loader) * epochs)
@@ -168,6 +169,7 @@ class GlyderLR(Scheduler):
         """Nothing measured yet."""
         self._base: float | None = None
         self._rate = self._written_rate = 0.0
+        self._from_zero = False  # x_0 = 0: its length says nothing of how far there is to go
         self._noted: tuple[list[Place], list[Tensor]] | None = None
         self._pending: Displacement | None = None
         self._ages = Ages(self.optimizers)
@@ -265,8 +267,8 @@ class GlyderLR(Scheduler):
         self._written_rate = self._rate * spike
         return self._written_rate
 
-    def _stage(self, name: str, **statistics: float) -> float:
-        rate, _, reason = self._rules[name].update(**statistics)
+    def _stage(self, name: str, **seen: float) -> float:
+        rate, _, reason = self._rules[name].update(**seen)
         self._reasons[reason] += reason != "kept"
         return rate
 
@@ -280,6 +282,7 @@ class GlyderLR(Scheduler):
 
     def _first_rate(self, gg: float, n: int, moved: Sequence[Tensor]) -> float:
         xx = inner_products([moved], [(0, 0)])[0]
+        self._from_zero = xx == 0
         rate, action, reason = self._rules["start"].update(xx=xx, gg=gg, n=float(n), dd=0.0, previous=0.0)
         if action != "keep":
             raise ValueError(f"no first learning rate can be had: {reason} (||x||^2 = {xx}, ||g||^2 = {gg}, n = {n})")
@@ -378,15 +381,9 @@ class GlyderLR(Scheduler):
         self._draw += len(samples)
         self._reasons[reason] += 1
         optimal, usable, _ = self._local.update(**statistics)
-        self._history.append(
-            **row,
-            optimal=optimal if usable == "keep" else math.nan,
-            base=math.nan if self._base is None else self._base,
-            slope=measured.slope,
-            curvature=measured.curvature,
-            source=measured.source,
-            reason=reason,
-        )
+        row["optimal"] = optimal if usable == "keep" else math.nan
+        row["base"] = math.nan if self._base is None else self._base
+        self._history.append(**row, **dataclasses.asdict(measured), reason=reason)
 
     def _rule_on(
         self, statistics: dict[str, float], pending: Displacement, direction: Direction
@@ -397,7 +394,11 @@ class GlyderLR(Scheduler):
             seen = {name: value for name, value in statistics.items() if name != "slope"}
             e = energy(self.anneal, self.horizon, self.warmup, self._shape)
             rate, action, reason = self._rules["scale"].update(
-                self_slope=pending.self_slope, beta=pending.beta, xx=direction.xx, energy=e, **seen
+                self_slope=pending.self_slope,
+                beta=pending.beta,
+                xx=0.0 if self._from_zero else direction.xx,
+                energy=e,
+                **seen,
             )
         return rate if action == "keep" else None, reason
 

@@ -62,7 +62,7 @@ def test_base_rate_is_that_of_the_formula(make: Any, options: dict, beta: float)
         curvature += lr**2 * q / dd
         length += dd / grown**2
         weight += lr**2
-        xx = sum(float(a.square().sum()) for a in after)
+    xx = sum(float(a.square().sum()) for a in after)
     energy = sum(
         ((t + 1) / WARMUP) ** 2
         if t < WARMUP
@@ -76,6 +76,25 @@ def test_base_rate_is_that_of_the_formula(make: Any, options: dict, beta: float)
     kept = [rates[0] for rates in record.rates]
     assert max(kept[WARMUP:]) <= usable["base"][-1] * (1 + 1e-12)
     assert kept[-1] < 0.01 * max(kept)
+
+
+def test_from_zero_curvature_stands_alone() -> None:
+    """The length of parameters that start at zero says nothing: it is what the small first rates made of it."""
+    x = torch.randn(256, 10, generator=torch.Generator().manual_seed(0))
+    y = (x @ torch.arange(10.0) > 0).long()
+    model = torch.nn.Linear(10, 2)
+    torch.nn.init.zeros_(model.weight)
+    torch.nn.init.zeros_(model.bias)
+    optimizer = torch.optim.SGD(model.parameters())
+    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES)
+    for _ in range(UPDATES):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+    # ||d|| > ||x|| at the start, so with ||x|| taken for the distance the rate would be far below 1/L, of order 0.1.
+    assert scheduler.history["base"][-1] > 0.1
+    assert loss.item() < 0.3
 
 
 def test_scale_multiplies_what_is_found() -> None:
