@@ -6,7 +6,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# A plain `torch` would bring gigabytes of CUDA packages; this version is known to work.
+# The version that glyder is tested with. Where pip would take a CUDA build of it, gigabytes of packages, give
+# pip the index of CPU builds (PIP_EXTRA_INDEX_URL) and TORCH=torch==2.13.0+cpu.
 TORCH ?= torch==2.13.0
 
 .PHONY: demo test check-c check-sanitized check-python lint format clean
@@ -16,15 +17,19 @@ demo: $(VENV)/demo.stamp
 
 test: $(VENV)/test.stamp lint check-c check-sanitized check-python
 
-$(VENV)/bin/python:
+# The stamp comes last: a run that failed half-way is made again from the start.
+$(VENV)/base.stamp:
+	rm -rf $(VENV)
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "glyder needs Python 3.11 or newer: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	@touch $@
 
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.[ch]')
 
 # Editable, so that the tests run on the sources as they lie here.
-$(VENV)/%.stamp: $(SOURCES) | $(VENV)/bin/python
+$(VENV)/demo.stamp $(VENV)/test.stamp: $(VENV)/%.stamp: $(SOURCES) | $(VENV)/base.stamp
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	@touch $@
 

@@ -46,6 +46,7 @@ core = Extension(
     "glyder._core",
     sources=sorted(glob("csrc/*.c") + glob("csrc/rules/*.c") + glob("csrc/binding/*.c")),
     depends=sorted(glob("csrc/**/*.h", recursive=True)),
+    libraries=[] if sys.platform == "win32" else ["m"],  # sin, log, pow: the interpreter need not have loaded them
     define_macros=[("Py_LIMITED_API", "0x030B0000")] if STABLE_ABI else [],
     extra_compile_args=compile_args,
     extra_link_args=link_args,

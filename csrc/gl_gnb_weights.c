@@ -47,16 +47,25 @@ struct hard {
     enum gl_reduction reduction;
 };
 
+/* The label of a row that counts, or -1.  The array is the caller's, whose other threads may write to it after it was
+ * checked: it is read once for each use and checked again, so that whatever it holds indexes a class weight. */
+static int64_t label_at(const struct hard *hard, int64_t row) {
+    int64_t y = *(const volatile int64_t *)&hard->label[row];
+    return y != hard->ignore_index && y >= 0 && y < hard->classes ? y : -1;
+}
+
 static GL_NOINLINE void weigh_hard(const struct hard *hard, double *k) {
     double floor = hard->smoothing / (double)hard->classes * weight_sum(hard->class_weight, hard->classes);
     double labelled = 0;
-    for (int64_t row = 0; row < hard->rows; row++)
-        if (hard->label[row] != hard->ignore_index)
-            labelled += weight_of(hard->class_weight, hard->label[row]);
+    for (int64_t row = 0; row < hard->rows; row++) {
+        int64_t y = label_at(hard, row);
+        if (y >= 0)
+            labelled += weight_of(hard->class_weight, y);
+    }
     double divisor = hard->reduction == GL_REDUCTION_MEAN ? labelled : 1;
     for (int64_t row = 0; row < hard->rows; row++) {
-        int64_t y = hard->label[row];
-        int counts = y != hard->ignore_index && divisor != 0;
+        int64_t y = label_at(hard, row);
+        int counts = y >= 0 && divisor != 0;
         k[row] = counts ? ((1 - hard->smoothing) * weight_of(hard->class_weight, y) + floor) / divisor : 0;
     }
 }

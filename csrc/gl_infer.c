@@ -12,15 +12,25 @@
  *
  * Misfits.  All of r sits in one entry per row, so an error of the other entries would vanish beside it: the entries
  * y_i and the others are judged apart, each by root of (sum of squared errors / sum of squares), and the larger counts.
+ * Under hard targets the others without the class of largest p are judged once more by themselves, for where the model
+ * is sure and wrong that class hides them.
  * Where p_y is near 1, the loss computes p_y - 1 with an absolute error of up to 6 units of rounding u (seen in
  * torch's float32); 8 u k_i is forgiven there, and where 1 - p_y < sqrt(u), entry y takes no part in the fit.  In the
  * others half of the dtype's smallest number is forgiven, for they may have been rounded to nothing; what is no larger
  * proves nothing either.
  *
+ * How large k may be.  The line's height b = k a is measured where p is small, its slope k where it is not.  Where all
+ * p are, any k would do, with a = b/k: the slope must explain 4 times its errors in root mean square, and a must hold
+ * the mass C a >= 1e-3 that a smoothing has, so that k <= 1000 C b.  For 2 classes, where r shows one number per row,
+ * every row must agree with the common k by itself, each entry to within (tolerance + 2 u |log p|) k p and what is
+ * forgiven; where u |log p| exceeds the tolerance, or k p is lost in the dtype's smallest numbers, agreement tells
+ * nothing.  At least 8 rows must tell, and among them each label that there is: class weights would set the two apart.
+ *
  * Tolerances lie an order of magnitude above what torch's own rounding makes, which is not u but u |log p| in p.
  *
  * What cannot be decided.  Where all p are uniform to within the tolerance, smoothing by s looks hard with k shortened
- * by 1 - s.  Any loss that sees the logits through p_y alone (focal loss) is hard with a factor of its own in each row.
+ * by 1 - s.  Class weights of 2 classes look like none where they agree to within the tolerance.  Any loss that sees
+ * the logits through p_y alone (focal loss) is hard with a factor of its own in each row.
  */
 #include <stddef.h>
 #include <math.h>
@@ -43,6 +53,9 @@ static const struct gl_precision precisions[GL_DTYPE_COUNT] = {
 #define POINTS_MIN 8
 /* Mass of the floor up to which smoothing is believed: small squared errors also look like a line, with all of it. */
 #define SMOOTH_MASS_MAX 0.5
+/* Mass of the floor from which on it is believed, and errors of the line as a part of what its slope explains. */
+#define SMOOTH_MASS_MIN 1e-3
+#define SLOPE_ERROR_MAX 0.25
 /* Units of rounding forgiven in p_y - 1. */
 #define LABEL_ROUNDINGS 8
 
@@ -135,9 +148,9 @@ static struct row scan_row(const struct gl_kernels *kernels, const struct gl_mat
 
 /* ---------------------------------------------------------------- judging */
 
-/* Squared errors and squares, of the label entries and of all others. */
+/* Squared errors and squares, of the label entries, of all others, and of the rests alone where they are judged. */
 struct errors {
-    double label, label_scale, other, other_scale;
+    double label, label_scale, other, other_scale, rest, rest_scale;
 };
 
 static double positive(double x) {
@@ -147,7 +160,9 @@ static double positive(double x) {
 /* NaN, when there is nothing to judge by: it passes no test. */
 static double misfit_of(const struct errors *errors) {
     double label = sqrt(errors->label / errors->label_scale), other = sqrt(errors->other / errors->other_scale);
-    return label > other || label != label ? label : other;
+    double worse = label > other || label != label ? label : other;
+    double rest = errors->rest_scale > 0 ? sqrt(errors->rest / errors->rest_scale) : 0;
+    return rest > worse ? rest : worse;
 }
 
 /* ---------------------------------------------------------------- hard targets */
@@ -179,6 +194,14 @@ static double hard_weight(const struct hard_row *row, const struct gl_precision 
         return 0;
     return positive(is_unsure(row, precision) ? row->rp / row->pp
                                               : (row->rp - row->ry * row->q) / (row->pp + row->q * row->q));
+}
+
+/* The rests by themselves, for beside the top of a row that is wrong they are small. */
+static void add_rest_errors(struct errors *errors, const struct row *row, double weight, int64_t entries,
+                            const struct gl_precision *precision) {
+    double forgiven = (double)entries * precision->half_least * precision->half_least;
+    errors->rest += positive(row->rr - 2 * weight * row->rp + weight * weight * row->pp - forgiven);
+    errors->rest_scale += positive(row->rr - forgiven);
 }
 
 static void add_hard_errors(struct errors *errors, const struct hard_row *row, double weight, int64_t others,
@@ -232,6 +255,7 @@ static void scan(const struct job *job, double *k, struct sums *sums) {
         struct hard_row hard = hard_row(&row);
         double weight = hard_weight(&hard, job->precision);
         add_hard_errors(&sums->hard, &hard, weight, job->z->classes - 1, job->precision);
+        add_rest_errors(&sums->hard, &row, weight, job->z->classes - 1 - has_two(&row), job->precision);
         int unsure = is_unsure(&hard, job->precision);
         if (!unsure && weight > sums->sure_max)
             sums->sure_max = weight;
@@ -246,18 +270,56 @@ static void scan(const struct job *job, double *k, struct sums *sums) {
  * is wrong throughout would be right with its classes exchanged, and is not believed in. */
 #define WRONG_MAX 0.9
 
+/* The rows by their labels: all of them, and those whose r tells their weight. */
+struct votes {
+    int64_t rows[2], telling[2];
+};
+
+/* Where |z| is large, p is off by u |log p|; where r is small, by half the least number. */
+static int is_telling(double p, double weight, const struct gl_precision *precision) {
+    return precision->unit * fabs(log(p)) <= precision->tolerance &&
+           precision->half_least <= precision->tolerance * weight * p;
+}
+
+/* Is the row k (p - onehot(label)), each entry by itself?  Then it votes; a sure row may have r of either sign. */
+static int row_agrees(const struct entry *label, const struct entry *other, double weight,
+                      const struct gl_precision *precision, struct votes *votes) {
+    double relative = precision->tolerance + 2 * precision->unit * fabs(log(fmax(other->p, 1e-300)));
+    double allowed = relative * weight * other->p + precision->half_least;
+    if (!(fabs(other->r - weight * other->p) <= allowed &&
+          fabs(label->r + weight * other->p) <= allowed + LABEL_ROUNDINGS * precision->unit * weight))
+        return 0;
+    votes->rows[label->class] += 1;
+    votes->telling[label->class] += is_telling(other->p, weight, precision);
+    return 1;
+}
+
+/* Of two classes the one that is not `label` is `top` or, if they are the same, makes up the rest. */
+static struct entry other_of_two(const struct row *row) {
+    return has_two(row) ? row->top : (struct entry){1 - row->label.class, row->p, row->r};
+}
+
+/* Class weights would show as a disagreement between the rows of the two labels: the rows are judged one by one, for
+ * the weight is fitted to the few with the largest r, and each label there is must have a row that tells. */
 static double fit_two_classes(const struct job *job, const struct sums *sums, double *weight) {
     struct errors errors = {0};
+    struct votes votes = {{0}, {0}};
     *weight = sums->fit_above / sums->fit_below;
-    if (!(sums->rows >= 2 && *weight > 0 && sums->wrong <= WRONG_MAX * (double)sums->rows))
+    if (!(*weight > 0 && sums->wrong <= WRONG_MAX * (double)sums->rows))
         return INFINITY;
     for (int64_t i = 0; i < job->z->rows; i++) {
         struct row row = scan_row(job->kernels, job->z, job->r, i);
+        if (!row.active)
+            continue;
+        struct entry other = other_of_two(&row);
         struct hard_row hard = hard_row(&row);
-        if (row.active)
-            add_hard_errors(&errors, &hard, *weight, 1, job->precision);
+        add_hard_errors(&errors, &hard, *weight, 1, job->precision);
+        if (!row_agrees(&row.label, &other, *weight, job->precision, &votes) &&
+            !row_agrees(&other, &row.label, *weight, job->precision, &votes))
+            return INFINITY;
     }
-    return misfit_of(&errors);
+    int unheard = (votes.rows[0] > 0 && votes.telling[0] == 0) || (votes.rows[1] > 0 && votes.telling[1] == 0);
+    return unheard || votes.telling[0] + votes.telling[1] < POINTS_MIN ? INFINITY : misfit_of(&errors);
 }
 
 /* Squared error of tau = k*floor at `other`, and k*(1 - (C-1) floor) at `label`. */
@@ -281,26 +343,43 @@ static void add_smooth_errors(struct errors *errors, const struct row *row, cons
     }
 }
 
+/* The line r = k p - k a through the points of the rests of all rows. */
+struct line {
+    double slope, floor;
+    double error; /* sum of squared errors */
+    double rise;  /* sum of squares that the slope explains */
+};
+
+static struct line fit_line(const struct sums *sums, double forgiven) {
+    double spread = sums->pp - sums->p * sums->p / sums->n;
+    double k = (sums->rp - sums->r * sums->p / sums->n) / spread, b = (k * sums->p - sums->r) / sums->n;
+    double error =
+        sums->rr + k * k * sums->pp + sums->n * b * b - 2 * k * sums->rp + 2 * b * sums->r - 2 * k * b * sums->p;
+    return (struct line){.slope = k, .floor = b / k, .error = positive(error - forgiven), .rise = k * k * spread};
+}
+
+/* Is it a line with a slope, and could that be smoothing? */
+static int is_smoothing(const struct line *line, const struct sums *sums, double classes) {
+    double mass = line->floor * classes;
+    int enough = sums->rows >= POINTS_MIN && sums->n >= POINTS_MIN;
+    int steep = line->slope > 0 && line->error <= SLOPE_ERROR_MAX * SLOPE_ERROR_MAX * line->rise;
+    return enough && steep && mass >= SMOOTH_MASS_MIN && mass <= SMOOTH_MASS_MAX;
+}
+
 static double fit_smooth(const struct job *job, const struct sums *sums, double *weight) {
-    double classes = (double)job->z->classes, n = sums->n;
-    double k = (sums->rp - sums->r * sums->p / n) / (sums->pp - sums->p * sums->p / n);
-    double floor = (sums->p - sums->r / k) / n;
-    double forgiven = n * job->precision->half_least * job->precision->half_least;
-    if (!(n >= POINTS_MIN && k > 0 && floor > 0 && floor * classes <= SMOOTH_MASS_MAX && sums->rr > 2 * forgiven))
+    double classes = (double)job->z->classes;
+    double forgiven = sums->n * job->precision->half_least * job->precision->half_least;
+    struct line line = fit_line(sums, forgiven);
+    if (!(is_smoothing(&line, sums, classes) && sums->rr > 2 * forgiven))
         return INFINITY;
-    struct smooth smooth = {.weight = k, .floor = floor, .label = 1 - (classes - 1) * floor};
-    double b = k * floor;
-    struct errors errors = {
-        .other = positive(sums->rr + k * k * sums->pp + n * b * b - 2 * k * sums->rp + 2 * b * sums->r -
-                          2 * k * b * sums->p - forgiven),
-        .other_scale = positive(sums->rr - forgiven),
-    };
+    struct smooth smooth = {line.slope, line.floor, 1 - (classes - 1) * line.floor};
+    struct errors errors = {.other = line.error, .other_scale = positive(sums->rr - forgiven)};
     for (int64_t i = 0; i < job->z->rows; i++) {
         struct row row = scan_row(job->kernels, job->z, job->r, i);
         if (row.active)
             add_smooth_errors(&errors, &row, &smooth, job->precision->unit);
     }
-    *weight = k;
+    *weight = line.slope;
     return misfit_of(&errors);
 }
 

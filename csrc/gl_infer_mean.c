@@ -25,7 +25,7 @@
 
 struct targets {
     double floor;    /* min of t + tolerance p */
-    double off_mass; /* largest |sum_c t - 1| of a row */
+    double off_mass; /* largest |sum_c t - 1| of a row; NaN, and that stays, if a row holds NaN */
 };
 
 struct job {
@@ -69,7 +69,9 @@ static void survey_row(const struct job *job, int64_t row, struct targets *targe
             targets->floor = raised < targets->floor ? raised : targets->floor;
         }
     }
-    targets->off_mass = fmax(targets->off_mass, fabs(mass - 1));
+    double off = fabs(mass - 1);
+    if (off > targets->off_mass || isnan(off))
+        targets->off_mass = off;
 }
 
 /* How many classes of the row lie on the floor; `telling` adds up those of them that a false k would have lifted off.

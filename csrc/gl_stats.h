@@ -17,7 +17,6 @@
     X(curvature, "delta_t^T C delta_t")                                                                                \
     X(dd, "||delta_t||^2")                                                                                             \
     X(lr, "learning rate that delta_t was made with")                                                                  \
-    X(self_slope, "<g_t, delta_t>, on the batch that delta_t was made from")                                           \
     X(young, "weight that a momentum buffer has gathered, 1 - beta^t; 1 without momentum")                             \
     X(beta, "weight of the past in the direction: momentum, or the first of Adam's betas; 0 without")                  \
     X(energy, "sum of the squared schedule factors over the whole run")                                                \

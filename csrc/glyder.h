@@ -134,20 +134,23 @@ enum gl_status gl_ce_weights_soft(const struct gl_matrix *target, const double *
  * without targets.  Hypotheses are tried in this order, and the first that fits r to within its rounding is taken:
  *   GL_CE_HARD    every row with r_i != 0 is k_i (p_i - onehot(y_i)), y_i = argmin_c r_ic: class weights, masks,
  *                 ignored rows, any reduction and any loss scale, each row its own k_i >= 0; for 2 classes one k
- *                 common to all rows, which class weights are not;
+ *                 common to all rows, which class weights are not, shown by each row and at least 8 that are not
+ *                 saturated, one of each label there is among them;
  *   GL_CE_SMOOTH  one k for all rows with r_i != 0, targets 1 - (C-1)a and a, both fitted: label smoothing up to 1/2
- *                 without class weights, any reduction and loss scale;
+ *                 without class weights, any reduction and loss scale, at least 8 rows;
  *   GL_CE_MEAN    k_i = 1/(number of rows with r_i != 0), and the targets p_i - r_i/k_i that follow share one floor
  *                 >= 0 in half of the classes of each row: mixup and other sparse soft targets, plain mean, at
  *                 least 8 rows;
- *   GL_CE_NONE    none of these: k is all NaN.  So it is if a row with gradient holds NaN.
+ *   GL_CE_NONE    none of these: k is all NaN.  So it is if a row with gradient holds NaN or infinity.
  * Rows with r_i == 0 get weight 0; without any other row the kind is GL_CE_NONE and k all 0.
  *
  * Undecidable, and taken for what comes first in the list: a loss phi(p_y), such as the focal loss, is hard with
  * k_i = -p_y phi'(p_y).  While p is uniform to within the tolerance (1e-3 in f32, 5e-2 in bf16), smoothing by s is
- * hard with k shortened by 1 - s, and so are other losses with equal gradients.  Where p is 0 or 1 to within it in all
- * rows, soft targets can look hard, their k too small; in f16, gradients that have mostly been rounded to 0 or to the
- * smallest numbers tell k badly. */
+ * hard with k shortened by 1 - s, and so are other losses with equal gradients; class weights of 2 classes look like
+ * none where they agree to within it.  Where p is 0 or 1 to within it in nearly all rows, soft targets can look hard,
+ * their k too small, and class weights can look like smoothing, with the k of the few rows that have a large gradient
+ * (seen in bf16: within the range of the class weights); in f16, gradients that have mostly been rounded to 0 or to
+ * the smallest numbers tell k badly. */
 enum gl_ce_kind { GL_CE_NONE = 0, GL_CE_HARD = 1, GL_CE_MEAN = 2, GL_CE_SMOOTH = 3 };
 struct gl_ce_fit {
     enum gl_ce_kind kind;

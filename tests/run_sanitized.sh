@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Builds the extension with sanitizers into build/sanitized and runs the tests that need no torch under them.
-# Arguments go to pytest. PYTHON, CC and GLYDER_SANITIZE (address,undefined) may be set.
+# Builds the extension with sanitizers into build/sanitized and runs the tests that need no torch under them.  Each
+# compiler and each choice of sanitizers has a folder of its own: an extension that is newer than its sources is kept,
+# however it was built.  Arguments go to pytest. PYTHON, CC and GLYDER_SANITIZE (address,undefined) may be set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python}
 export CC=${CC:-gcc} GLYDER_DEBUG=1 GLYDER_SANITIZE=${GLYDER_SANITIZE:-address,undefined}
-out=$PWD/build/sanitized
+out=$PWD/build/sanitized/$(printf %s "${CC##*/}-$GLYDER_SANITIZE-debug$GLYDER_DEBUG" | tr -c '[:alnum:].' -)
 "$python" setup.py --quiet build_ext --build-lib "$out" --build-temp "$out/objects"
 : >"$out/glyder/__init__.py" # a package of the extension alone: the real one would load torch
 

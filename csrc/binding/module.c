@@ -58,20 +58,38 @@ static PyObject *select_level(PyObject *Py_UNUSED(module), PyObject *args) {
 /* ---------------------------------------------------------------- tensor types */
 
 static PyObject *register_tensor_type(PyObject *module, PyObject *args) {
-    PyObject *type = NULL, *capsule = NULL;
+    PyObject *type = NULL, *capsule = NULL, *address = NULL, *entry = NULL;
     if (!PyArg_ParseTuple(args, "O!:register_tensor_type", &PyType_Type, &type)) {
         return NULL;
     }
     int found = glpy_find_table((PyTypeObject *)type, &capsule);
-    if (found > 0 && PyDict_SetItem(glpy_state_of_module(module)->tensor_types, type, capsule) < 0) {
-        found = -1;
+    if (found > 0) {
+        address = PyLong_FromVoidPtr(type);
+        entry = PyTuple_Pack(2, type, capsule);
+        if (!address || !entry || PyDict_SetItem(glpy_state_of_module(module)->tensor_types, address, entry) < 0) {
+            found = -1;
+        }
     }
     Py_XDECREF(capsule);
+    Py_XDECREF(address);
+    Py_XDECREF(entry);
     return found < 0 ? NULL : PyBool_FromLong(found);
 }
 
 static PyObject *tensor_types(PyObject *module, PyObject *Py_UNUSED(none)) {
-    return PySequence_Tuple(glpy_state_of_module(module)->tensor_types);
+    PyObject *result = NULL, *types = PyList_New(0);
+    PyObject *entries = types ? PyDict_Values(glpy_state_of_module(module)->tensor_types) : NULL;
+    for (Py_ssize_t i = 0; entries && i < PyList_Size(entries); i++) {
+        if (PyList_Append(types, PyTuple_GetItem(PyList_GetItem(entries, i), 0)) < 0) {
+            Py_CLEAR(entries);
+        }
+    }
+    if (entries) {
+        result = PyList_AsTuple(types);
+    }
+    Py_XDECREF(entries);
+    Py_XDECREF(types);
+    return result;
 }
 
 /* ---------------------------------------------------------------- initialisation */

@@ -15,7 +15,9 @@
 struct glpy_state {
     PyTypeObject *segments_type;
     PyTypeObject *rule_type;
-    PyObject *tensor_types; /* dict: registered type -> capsule of its exchange table; entries are never removed */
+    /* dict: address of a registered type -> (type, capsule of its exchange table); entries are never removed.  By
+     * address, since a metaclass may define == and hash, and would be asked in the middle of a list. */
+    PyObject *tensor_types;
 };
 
 struct glpy_state *glpy_state_of_module(PyObject *module);
@@ -45,12 +47,20 @@ struct glpy_state *glpy_state_of_object(PyObject *object);
 /* 0 for GL_OK.  Otherwise -1 and an exception that begins with the name of the function. */
 int glpy_check(enum gl_status status, const char *function);
 
+/* Whether the exception now set says that an argument is no number, or none that fits; it is gone then, for a message
+ * that names the argument.  Everything else (interrupts, lack of memory) stays set. */
+int glpy_no_number(void);
+
+/* A whole number in [low, high]; otherwise -1 and an exception that begins with `argument`, in call form. */
+int glpy_read_whole(PyObject *object, const char *argument, int64_t low, int64_t high, int64_t *out);
+
 /* ---------------------------------------------------------------- arrays */
 
 /* The one element type that is no gl_dtype: labels. */
 #define GLPY_INT64 GL_DTYPE_COUNT
 
 const char *glpy_dtype_name(int dtype);
+int glpy_dtype_size(int dtype); /* bytes */
 
 /* Contiguous memory with its shape reduced to what the core asks for. */
 struct glpy_array {
@@ -91,11 +101,18 @@ int glpy_find_table(PyTypeObject *type, PyObject **capsule);
 
 /* ---------------------------------------------------------------- segments */
 
+/* The memory of one item, as numbers: pointers into different objects may not be compared. */
+struct glpy_span {
+    uintptr_t start, end;
+    Py_ssize_t item;
+};
+
 struct glpy_segments {
     PyObject_HEAD PyObject *items; /* tuple: owns what the pointers point into */
     Py_buffer *view;               /* the buffers held, `views` of them */
     struct gl_segment *segment;
-    Py_ssize_t count, views;
+    struct glpy_span *span; /* of the items that hold values, by address; none overlap.  NULL unless writable */
+    Py_ssize_t count, views, spans;
     int64_t size, nbytes;
     int writable;
 };
@@ -108,6 +125,10 @@ struct glpy_segments *glpy_as_segments(struct glpy_state *state, PyObject *objec
 /* Whether two lists have the same lengths; otherwise -1 and an exception naming the first difference. */
 int glpy_same_lengths(const struct glpy_segments *a, const char *a_name, const struct glpy_segments *b,
                       const char *b_name);
+/* Whether a list of the same lengths can be read while `out`, which is writable, is written: an item may be the one
+ * that it goes into, with the same dtype, and must otherwise lie apart from all.  If not, -1 and an exception. */
+int glpy_apart(const struct glpy_segments *out, const char *out_name, const struct glpy_segments *in,
+               const char *in_name);
 
 /* ---------------------------------------------------------------- functions of the module, by file */
 

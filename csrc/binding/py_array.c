@@ -30,6 +30,10 @@ const char *glpy_dtype_name(int dtype) {
     return dtype_table[dtype].name;
 }
 
+int glpy_dtype_size(int dtype) {
+    return dtype_table[dtype].size;
+}
+
 /* ---------------------------------------------------------------- messages */
 
 int glpy_refuse(const struct glpy_reader *reader, PyObject *exception, const char *format, ...) {
@@ -162,11 +166,13 @@ static int look_up(struct glpy_reader *reader, PyTypeObject *type) {
     if (reader->type == type) {
         return 0;
     }
-    PyObject *capsule = PyDict_GetItemWithError(reader->state->tensor_types, (PyObject *)type);
-    if (!capsule && PyErr_Occurred()) {
+    PyObject *address = PyLong_FromVoidPtr(type);
+    PyObject *entry = address ? PyDict_GetItemWithError(reader->state->tensor_types, address) : NULL;
+    Py_XDECREF(address);
+    if (!entry && PyErr_Occurred()) {
         return -1;
     }
-    reader->borrow = capsule ? borrow_of(capsule) : NULL;
+    reader->borrow = entry ? borrow_of(PyTuple_GetItem(entry, 1)) : NULL;
     reader->type = type;
     return 0;
 }
@@ -265,25 +271,35 @@ static int dtype_of_format(const struct glpy_reader *reader, const char *format,
     return glpy_refuse(reader, PyExc_TypeError, "buffer format '%s'", format ? format : "B");
 }
 
-static int read_buffer(const struct glpy_reader *reader, PyObject *object, struct glpy_array *out, Py_buffer *view) {
-    int flags = PyBUF_FORMAT | PyBUF_STRIDES | (reader->want & GLPY_WRITABLE ? PyBUF_WRITABLE : 0);
+/* Shape and strides were asked for, but not all exporters fill them in: ctypes leaves the strides of contiguous memory
+ * out, and without a shape the memory is one row of items. */
+static int check_view(const struct glpy_reader *reader, const Py_buffer *view, struct glpy_array *out) {
     int64_t shape[MAX_NDIM], strides[MAX_NDIM];
-    if (PyObject_GetBuffer(object, view, flags) < 0) {
-        view->obj = NULL;
-        return refuse_export(reader);
-    }
     if (view->ndim > MAX_NDIM) {
         return glpy_refuse(reader, PyExc_ValueError, "%d dimensions", view->ndim);
     }
+    if (view->ndim > 0 && !view->shape) {
+        shape[0] = view->len / view->itemsize; /* of a known dtype by now, so not of size 0 */
+        return check_shape(reader, 1, shape, NULL, 1, out);
+    }
     for (int d = 0; d < view->ndim; d++) {
         shape[d] = view->shape[d];
-        strides[d] = view->strides[d];
+        strides[d] = view->strides ? view->strides[d] : 0;
+    }
+    return check_shape(reader, view->ndim, shape, view->strides ? strides : NULL, view->itemsize, out);
+}
+
+static int read_buffer(const struct glpy_reader *reader, PyObject *object, struct glpy_array *out, Py_buffer *view) {
+    int flags = PyBUF_FORMAT | PyBUF_STRIDES | (reader->want & GLPY_WRITABLE ? PyBUF_WRITABLE : 0);
+    if (PyObject_GetBuffer(object, view, flags) < 0) {
+        view->obj = NULL;
+        return refuse_export(reader);
     }
     if (dtype_of_format(reader, view->format, view->itemsize, &out->dtype) < 0) {
         return -1;
     }
     out->ptr = view->buf;
-    return check_shape(reader, view->ndim, shape, strides, view->itemsize, out);
+    return check_view(reader, view, out);
 }
 
 /* ---------------------------------------------------------------- tuples */
@@ -315,7 +331,9 @@ static int read_tuple(const struct glpy_reader *reader, PyObject *tuple, struct 
         shape[d] = PyLong_AsLongLong(PyTuple_GetItem(tuple, d + 1));
     }
     if (PyErr_Occurred()) {
-        PyErr_Clear();
+        if (!glpy_no_number()) {
+            return -1;
+        }
         return glpy_refuse(reader, PyExc_TypeError, "address and sizes must be integers, got %R", tuple);
     }
     if (dtype_of_name(reader, PyTuple_GetItem(tuple, ndim + 1), &out->dtype) < 0) {

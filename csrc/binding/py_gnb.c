@@ -1,7 +1,8 @@
 /* py_gnb.c - the Gauss-Newton-Bartlett kernels to Python.
  *
  * A matrix is an array whose last dimension counts the classes; all others together count the rows.  Arrays belong
- * to the caller's arguments and stay alive for the call; buffers are held until its end by `struct held`.
+ * to the caller's arguments and stay alive for the call; buffers are held until its end by `struct held`, which also
+ * sees to it that no output lies on an input: the core checks its inputs before it writes, and reads them after.
  */
 #include "py_args.h"
 #include <string.h>
@@ -10,17 +11,45 @@
 
 #define HELD_MAX 5
 
-/* The arrays of one call: where they are read, and the buffers to give back. */
+/* The arrays of one call: where they are read, the buffers to give back, and the inputs, which come before outputs. */
 struct held {
     struct glpy_state *state;
+    int in_place; /* the output may be the first array itself, with the same dtype */
     Py_buffer view[HELD_MAX];
     int views;
+    struct {
+        const char *name;
+        struct glpy_array array;
+    } input[HELD_MAX];
+    int inputs;
 };
 
 static void release(struct held *held) {
     while (held->views > 0) {
         PyBuffer_Release(&held->view[--held->views]);
     }
+}
+
+static int same_array(const struct glpy_array *a, const struct glpy_array *b) {
+    return a->ptr == b->ptr && a->n == b->n && a->dtype == b->dtype;
+}
+
+static int overlap(const struct glpy_array *a, const struct glpy_array *b) {
+    uintptr_t a_start = (uintptr_t)a->ptr, a_end = a_start + (uintptr_t)a->n * (uintptr_t)glpy_dtype_size(a->dtype);
+    uintptr_t b_start = (uintptr_t)b->ptr, b_end = b_start + (uintptr_t)b->n * (uintptr_t)glpy_dtype_size(b->dtype);
+    return a->n > 0 && b->n > 0 && a_start < b_end && b_start < a_end;
+}
+
+/* Names are "<function>: <argument>"; the message has the function once. */
+static int check_output(const struct held *held, const char *name, const struct glpy_array *array) {
+    for (int i = 0; i < held->inputs; i++) {
+        const struct glpy_array *input = &held->input[i].array;
+        if (overlap(array, input) && !(held->in_place && i == 0 && same_array(array, input))) {
+            PyErr_Format(PyExc_ValueError, "%s overlaps%s", name, strrchr(held->input[i].name, ' '));
+            return -1;
+        }
+    }
+    return 0;
 }
 
 static int read_array(struct held *held, PyObject *object, const char *name, int want, struct glpy_array *out) {
@@ -30,6 +59,11 @@ static int read_array(struct held *held, PyObject *object, const char *name, int
         return -1;
     }
     held->views += view->obj != NULL;
+    if (want & GLPY_WRITABLE) {
+        return check_output(held, name, out);
+    }
+    held->input[held->inputs].name = name;
+    held->input[held->inputs++].array = *out;
     return 0;
 }
 
@@ -101,6 +135,34 @@ static int read_reduction(const char *function, const char *name, enum gl_reduct
     return 0;
 }
 
+/* NaN fails both comparisons. */
+static int check_smoothing(const char *function, double smoothing) {
+    if (smoothing >= 0 && smoothing <= 1) {
+        return 0;
+    }
+    PyObject *got = PyFloat_FromDouble(smoothing);
+    if (got) {
+        PyErr_Format(PyExc_ValueError, "%s(label_smoothing=...) must be in [0, 1], got %R", function, got);
+    }
+    Py_XDECREF(got);
+    return -1;
+}
+
+/* The function's answer to a status; a label that the core refused is looked for, to be named.  Labels of weight 0 and
+ * those that equal *ignored, where given, are of no account. */
+static PyObject *finish_labelled(enum gl_status status, const char *function, const struct gl_matrix *shape,
+                                 const int64_t *label, const double *k, const int64_t *ignored) {
+    for (int64_t row = 0; status == GL_ERR_ARGUMENT && row < shape->rows; row++) {
+        int counts = (!k || k[row] != 0) && !(ignored && label[row] == *ignored);
+        if (counts && (label[row] < 0 || label[row] >= shape->classes)) {
+            PyErr_Format(PyExc_ValueError, "%s: label of row %lld must be in [0, %lld), got %lld", function,
+                         (long long)row, (long long)shape->classes, (long long)label[row]);
+            return NULL;
+        }
+    }
+    return glpy_check(status, function) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 static int64_t size_of(const struct gl_matrix *matrix) {
     return matrix->rows * matrix->classes;
 }
@@ -146,28 +208,29 @@ PyDoc_STRVAR(weights_hard_doc,
 static PyObject *ce_weights_hard(PyObject *module, PyObject *args, PyObject *keywords) {
     static char *names[] = {"", "", "class_weight", "ignore_index", "label_smoothing", "reduction", "out", NULL};
     struct held held = {.state = glpy_state_of_module(module)};
-    PyObject *label_arg = NULL, *weight_arg = Py_None, *out_arg = NULL, *result = NULL;
+    PyObject *label_arg = NULL, *classes_arg = NULL, *weight_arg = Py_None, *ignore_arg = NULL, *out_arg = NULL;
+    PyObject *result = NULL;
     const char *reduction_name = "mean";
-    long long classes = 0, ignore_index = -100;
+    int64_t classes = 0, ignore_index = -100;
     double smoothing = 0;
     const double *weight = NULL;
     void *label = NULL, *out = NULL;
     int64_t rows = ANY;
     enum gl_reduction reduction;
     enum gl_status status;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OL|$OLdsO:ce_weights_hard", names, &label_arg, &classes,
-                                     &weight_arg, &ignore_index, &smoothing, &reduction_name, &out_arg)) {
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO|$OOdsO:ce_weights_hard", names, &label_arg, &classes_arg,
+                                     &weight_arg, &ignore_arg, &smoothing, &reduction_name, &out_arg)) {
         return NULL;
     }
     if (!out_arg) {
         PyErr_SetString(PyExc_TypeError, "ce_weights_hard(out=...) is missing");
         return NULL;
     }
-    if (classes < 1) {
-        PyErr_Format(PyExc_ValueError, "ce_weights_hard(classes=...) must be at least 1, got %lld", classes);
-        return NULL;
-    }
-    if (read_reduction("ce_weights_hard", reduction_name, &reduction) < 0 ||
+    if (glpy_read_whole(classes_arg, "ce_weights_hard(classes=...)", 1, INT64_MAX, &classes) < 0 ||
+        (ignore_arg &&
+         glpy_read_whole(ignore_arg, "ce_weights_hard(ignore_index=...)", INT64_MIN, INT64_MAX, &ignore_index) < 0) ||
+        check_smoothing("ce_weights_hard", smoothing) < 0 ||
+        read_reduction("ce_weights_hard", reduction_name, &reduction) < 0 ||
         read_vector(&held, label_arg, "ce_weights_hard: label", GLPY_INT64, &rows, 0, &label) < 0 ||
         read_weights(&held, weight_arg, "ce_weights_hard: class_weight", classes, &weight) < 0 ||
         read_vector(&held, out_arg, "ce_weights_hard: out", GL_F64, &rows, GLPY_WRITABLE, &out) < 0) {
@@ -175,9 +238,8 @@ static PyObject *ce_weights_hard(PyObject *module, PyObject *args, PyObject *key
     }
     GLPY_KERNEL(rows,
                 status = gl_ce_weights_hard(label, rows, classes, weight, ignore_index, smoothing, reduction, out));
-    if (glpy_check(status, "ce_weights_hard") == 0) {
-        result = Py_NewRef(Py_None);
-    }
+    const struct gl_matrix shape = {.rows = rows, .classes = classes};
+    result = finish_labelled(status, "ce_weights_hard", &shape, label, NULL, &ignore_index);
 done:
     release(&held);
     return result;
@@ -206,7 +268,8 @@ static PyObject *ce_weights_soft(PyObject *module, PyObject *args, PyObject *key
         PyErr_SetString(PyExc_TypeError, "ce_weights_soft(out=...) is missing");
         return NULL;
     }
-    if (read_reduction("ce_weights_soft", reduction_name, &reduction) < 0 ||
+    if (check_smoothing("ce_weights_soft", smoothing) < 0 ||
+        read_reduction("ce_weights_soft", reduction_name, &reduction) < 0 ||
         read_matrix(&held, target_arg, "ce_weights_soft: target", NULL, &target) < 0 ||
         read_weights(&held, weight_arg, "ce_weights_soft: class_weight", target.classes, &weight) < 0 ||
         read_vector(&held, out_arg, "ce_weights_soft: out", GL_F64, &target.rows, GLPY_WRITABLE, &out) < 0) {
@@ -268,7 +331,9 @@ static PyObject *ce_sample(PyObject *module, PyObject *args) {
     uint64_t seed = PyLong_AsUnsignedLongLong(seed_arg);
     uint64_t draw = PyErr_Occurred() ? 0 : PyLong_AsUnsignedLongLong(draw_arg);
     if (PyErr_Occurred()) {
-        PyErr_Clear();
+        if (!glpy_no_number()) {
+            return NULL;
+        }
         PyErr_Format(PyExc_ValueError, "ce_sample: seed and draw must lie in [0, 2**64), got %R and %R", seed_arg,
                      draw_arg);
         return NULL;
@@ -290,7 +355,7 @@ PyDoc_STRVAR(residual_doc, "ce_residual(z, label, k, out, /)\n--\n\n"
                            "out_ic <- k_i (p_ic - [c == label_i]); k may be None.");
 
 static PyObject *ce_residual(PyObject *module, PyObject *args) {
-    struct held held = {.state = glpy_state_of_module(module)};
+    struct held held = {.state = glpy_state_of_module(module), .in_place = 1};
     PyObject *z_arg = NULL, *label_arg = NULL, *k_arg = NULL, *out_arg = NULL, *result = NULL;
     struct gl_matrix z;
     struct glpy_array out;
@@ -313,9 +378,7 @@ static PyObject *ce_residual(PyObject *module, PyObject *args) {
     }
     const struct gl_segment segment = {out.ptr, out.n, (enum gl_dtype)out.dtype};
     GLPY_KERNEL(size_of(&z), status = gl_ce_residual(&z, label, k, &segment));
-    if (glpy_check(status, "ce_residual") == 0) {
-        result = Py_NewRef(Py_None);
-    }
+    result = finish_labelled(status, "ce_residual", &z, label, k, NULL);
 done:
     release(&held);
     return result;

@@ -53,8 +53,10 @@ static int pair_index(PyObject *item, int operands) {
         i = PyLong_AsLong(PyTuple_GetItem(item, 0));
         j = PyErr_Occurred() ? -1 : PyLong_AsLong(PyTuple_GetItem(item, 1));
     }
-    if (PyErr_Occurred() || i < 0 || j < 0 || i >= operands || j >= operands) {
-        PyErr_Clear();
+    if (PyErr_Occurred() && !glpy_no_number()) {
+        return -1;
+    }
+    if (i < 0 || j < 0 || i >= operands || j >= operands) {
         PyErr_Format(PyExc_ValueError, "reduce: a pair must be two indices of operands, each below %d, got %R",
                      operands, item);
         return -1;
@@ -62,22 +64,32 @@ static int pair_index(PyObject *item, int operands) {
     return (int)(i <= j ? GL_PAIR(i, j) : GL_PAIR(j, i));
 }
 
-static int read_pairs(PyObject *pairs, struct operands *out) {
-    for (Py_ssize_t p = 0; p < PyTuple_Size(pairs); p++) {
+/* The places of the pairs, to be freed with PyMem_Free; NULL and an exception if one is no pair.  They are read once:
+ * an index may be any object, and answer otherwise the second time. */
+static unsigned char *read_pairs(PyObject *pairs, struct operands *out) {
+    Py_ssize_t count = PyTuple_Size(pairs);
+    unsigned char *place = PyMem_Calloc((size_t)count, sizeof *place);
+    if (!place) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    for (Py_ssize_t p = 0; p < count; p++) {
         int index = pair_index(PyTuple_GetItem(pairs, p), out->count);
         if (index < 0) {
-            return -1;
+            PyMem_Free(place);
+            return NULL;
         }
+        place[p] = (unsigned char)index;
         out->want |= (uint32_t)1 << index;
     }
-    return 0;
+    return place;
 }
 
-/* The sums in the order of the pairs, which have been checked. */
-static PyObject *collect(PyObject *pairs, int operands, const double *sums) {
+/* The sums at these places, in their order. */
+static PyObject *collect(const unsigned char *place, Py_ssize_t count, const double *sums) {
     PyObject *result = NULL, *list = PyList_New(0);
-    for (Py_ssize_t p = 0; list && p < PyTuple_Size(pairs); p++) {
-        PyObject *value = PyFloat_FromDouble(sums[pair_index(PyTuple_GetItem(pairs, p), operands)]);
+    for (Py_ssize_t p = 0; list && p < count; p++) {
+        PyObject *value = PyFloat_FromDouble(sums[place[p]]);
         if (!value || PyList_Append(list, value) < 0) {
             Py_CLEAR(list);
         }
@@ -97,20 +109,26 @@ static PyObject *reduce(PyObject *module, PyObject *args) {
     PyObject *operands_arg = NULL, *pairs_arg = NULL, *operands = NULL, *pairs = NULL, *result = NULL;
     struct operands all = {.first = NULL};
     double sums[GL_PAIRS_MAX];
+    unsigned char *place = NULL;
     enum gl_status status;
     if (!PyArg_ParseTuple(args, "OO:reduce", &operands_arg, &pairs_arg)) {
         return NULL;
     }
     operands = PySequence_Tuple(operands_arg);
     pairs = operands ? PySequence_Tuple(pairs_arg) : NULL;
-    if (!pairs || read_operands(glpy_state_of_module(module), operands, &all) < 0 || read_pairs(pairs, &all) < 0) {
+    if (!pairs || read_operands(glpy_state_of_module(module), operands, &all) < 0) {
+        goto done;
+    }
+    place = read_pairs(pairs, &all);
+    if (!place) {
         goto done;
     }
     GLPY_KERNEL(all.first->size, status = gl_reduce(all.operand, all.count, all.first->count, all.want, sums));
     if (glpy_check(status, "reduce") == 0) {
-        result = collect(pairs, all.count, sums);
+        result = collect(place, PyTuple_Size(pairs), sums);
     }
 done:
+    PyMem_Free(place);
     Py_XDECREF(operands);
     Py_XDECREF(pairs);
     return result;
@@ -130,7 +148,8 @@ static const struct glpy_segments *target(struct glpy_state *state, PyObject *ob
 static const struct glpy_segments *source(struct glpy_state *state, PyObject *object, const char *name,
                                           const struct glpy_segments *like, const char *like_name) {
     const struct glpy_segments *segments = glpy_as_segments(state, object, name);
-    if (segments && glpy_same_lengths(like, like_name, segments, name) < 0) {
+    if (segments &&
+        (glpy_same_lengths(like, like_name, segments, name) < 0 || glpy_apart(like, like_name, segments, name) < 0)) {
         return NULL;
     }
     return segments;

@@ -6,6 +6,9 @@
 #include "py_args.h"
 #include "../rules/rule.h"
 #include "../rules/schedule.h"
+#include <string.h>
+
+_Static_assert(GL_FIELDS_MAX <= 32, "one bit per field tells which were given");
 
 /* ---------------------------------------------------------------- fields */
 
@@ -15,9 +18,18 @@ struct call {
     const char *name;
 };
 
+/* What a dict holds, as a tuple of pairs; empty for NULL.  A number may be any object, whose __float__ can change the
+ * dict: a tuple of our own keeps all of it alive, and as it was. */
+static PyObject *entries_of(PyObject *dict) {
+    PyObject *list = dict ? PyDict_Items(dict) : PyList_New(0);
+    PyObject *entries = list ? PyList_AsTuple(list) : NULL;
+    Py_XDECREF(list);
+    return entries;
+}
+
 static int find_field(const struct gl_field *fields, int count, PyObject *key) {
     for (int i = 0; i < count; i++) {
-        if (PyUnicode_Check(key) && PyUnicode_CompareWithASCIIString(key, fields[i].name) == 0) {
+        if (PyUnicode_CompareWithASCIIString(key, fields[i].name) == 0) {
             return i;
         }
     }
@@ -61,25 +73,51 @@ static int refuse_value(const struct call *call, const struct gl_field *field, P
     return -1;
 }
 
-/* Overwrites values[] by those in `dict`; every key must be a field and every number within its bounds. */
-static int read_fields(const struct call *call, PyObject *dict, const struct gl_field *fields, int count,
-                       double *values) {
-    PyObject *key = NULL, *value = NULL;
-    Py_ssize_t position = 0;
-    while (dict && PyDict_Next(dict, &position, &key, &value)) {
-        int i = find_field(fields, count, key);
-        if (i < 0) {
-            return refuse_unknown(call, key, fields, count);
-        }
-        values[i] = PyFloat_AsDouble(value);
-        if (PyErr_Occurred()) {
-            return -1;
-        }
-        if (!gl_field_accepts(&fields[i], values[i])) {
-            return refuse_value(call, &fields[i], key, values[i]);
-        }
+/* A float, or what turns into one; otherwise -1 and an exception that names the key. */
+static int read_number(const struct call *call, PyObject *key, PyObject *value, double *out) {
+    *out = PyFloat_AsDouble(value);
+    if (!PyErr_Occurred()) {
+        return 0;
     }
-    return 0;
+    PyObject *exception = PyErr_ExceptionMatches(PyExc_OverflowError) ? PyExc_ValueError : PyExc_TypeError;
+    if (glpy_no_number()) {
+        PyObject *rest = PyUnicode_FromFormat("must be a number in the range of float, got %R", value);
+        refuse(call, exception, key, rest);
+        Py_XDECREF(rest);
+    }
+    return -1;
+}
+
+/* One field.  Keys are exactly str: a class of its own may equal a name, or not, as it likes. */
+static int read_field(const struct call *call, PyObject *entry, const struct gl_field *fields, int count,
+                      double *values, uint32_t *seen) {
+    PyObject *key = PyTuple_GetItem(entry, 0);
+    if (!PyUnicode_CheckExact(key)) {
+        PyErr_Format(PyExc_TypeError, "names of fields must be str, got %R", (PyObject *)Py_TYPE(key));
+        return -1;
+    }
+    int i = find_field(fields, count, key);
+    if (i < 0) {
+        return refuse_unknown(call, key, fields, count);
+    }
+    if (read_number(call, key, PyTuple_GetItem(entry, 1), &values[i]) < 0) {
+        return -1;
+    }
+    *seen |= (uint32_t)1 << i;
+    return gl_field_accepts(&fields[i], values[i]) ? 0 : refuse_value(call, &fields[i], key, values[i]);
+}
+
+/* Overwrites values[] by those in `dict` and tells which; every key must be a field, every number within bounds. */
+static int read_fields(const struct call *call, PyObject *dict, const struct gl_field *fields, int count,
+                       double *values, uint32_t *seen) {
+    PyObject *entries = entries_of(dict);
+    int failed = entries ? 0 : -1;
+    *seen = 0;
+    for (Py_ssize_t i = 0; !failed && i < PyTuple_Size(entries); i++) {
+        failed = read_field(call, PyTuple_GetItem(entries, i), fields, count, values, seen);
+    }
+    Py_XDECREF(entries);
+    return failed;
 }
 
 static PyObject *dict_of(const struct gl_field *fields, int count, const double *values) {
@@ -154,10 +192,12 @@ static PyObject *rule_new(PyTypeObject *type, PyObject *args, PyObject *keywords
         return NULL;
     }
     const struct call call = {"Rule(\"%s\", ", rule->name};
+    uint32_t seen = 0;
     self->rule = rule;
     gl_rule_config_init(rule, self->config);
     gl_rule_state_init(rule, self->state);
-    if (read_fields(&call, keywords, rule->config, rule->configs, self->config) < 0 || check_config(&call, self) < 0) {
+    if (read_fields(&call, keywords, rule->config, rule->configs, self->config, &seen) < 0 ||
+        check_config(&call, self) < 0) {
         Py_DECREF(self);
         return NULL;
     }
@@ -172,16 +212,16 @@ static PyObject *rule_load(PyObject *object, PyObject *state) {
     const struct gl_rule *rule = self->rule;
     const struct call call = {"Rule(\"%s\").load(", rule->name};
     double values[GL_FIELDS_MAX];
+    uint32_t seen = 0;
     int failed;
     PyObject *dict = PyDict_New();
     if (!dict || PyDict_Update(dict, state) < 0) {
         Py_XDECREF(dict);
         return NULL;
     }
-    failed = read_fields(&call, dict, rule->state, rule->states, values);
-    for (int i = 0; !failed && PyDict_Size(dict) != rule->states && i < rule->states; i++) {
-        PyObject *value = PyDict_GetItemString(dict, rule->state[i].name);
-        if (!value) {
+    failed = read_fields(&call, dict, rule->state, rule->states, values, &seen);
+    for (int i = 0; !failed && i < rule->states; i++) {
+        if (!(seen >> i & 1)) {
             PyErr_Format(PyExc_ValueError, "Rule(\"%s\").load(%s=...) is missing", rule->name, rule->state[i].name);
             failed = -1;
         }
@@ -198,20 +238,34 @@ static PyObject *rule_load(PyObject *object, PyObject *state) {
     Py_RETURN_NONE;
 }
 
+static int read_statistic(const struct gl_rule *rule, PyObject *key, PyObject *value, struct gl_stats *stats) {
+    const struct call call = {"Rule(\"%s\").update(", rule->name};
+    Py_ssize_t length = 0;
+    double number = 0;
+    const char *name = PyUnicode_AsUTF8AndSize(key, &length);
+    if (!name || read_number(&call, key, value, &number) < 0) {
+        return -1;
+    }
+    /* C's names end at the first zero, Python's need not. */
+    int stat = strlen(name) == (size_t)length ? gl_stat_find(name) : -1;
+    if (gl_stats_set(stats, stat, number) < 0) {
+        PyErr_Format(PyExc_TypeError, "Rule(\"%s\").update(%U=...) is no statistic; statistics() names them",
+                     rule->name, key);
+        return -1;
+    }
+    return 0;
+}
+
 static int read_statistics(const struct gl_rule *rule, PyObject *keywords, struct gl_stats *stats) {
-    PyObject *key = NULL, *value = NULL;
-    Py_ssize_t position = 0;
-    while (keywords && PyDict_Next(keywords, &position, &key, &value)) {
-        const char *name = PyUnicode_AsUTF8AndSize(key, NULL);
-        double number = name ? PyFloat_AsDouble(value) : 0;
-        if (PyErr_Occurred()) {
-            return -1;
-        }
-        if (gl_stats_set(stats, gl_stat_find(name), number) < 0) {
-            PyErr_Format(PyExc_TypeError, "Rule(\"%s\").update(%U=...) is no statistic; statistics() names them",
-                         rule->name, key);
-            return -1;
-        }
+    PyObject *entries = entries_of(keywords);
+    int failed = entries ? 0 : -1;
+    for (Py_ssize_t i = 0; !failed && i < PyTuple_Size(entries); i++) {
+        PyObject *entry = PyTuple_GetItem(entries, i);
+        failed = read_statistic(rule, PyTuple_GetItem(entry, 0), PyTuple_GetItem(entry, 1), stats);
+    }
+    Py_XDECREF(entries);
+    if (failed) {
+        return -1;
     }
     for (int i = 0; i < GL_STAT_COUNT; i++) {
         if (rule->needs >> i & ~(stats->have >> i) & 1) {
@@ -356,29 +410,23 @@ static PyObject *reasons(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 
 /* ---------------------------------------------------------------- schedule */
 
-/* A whole number from 0 on, taken out of `dict` if it is there and not None. */
-static int take_count(PyObject *dict, const char *name, int64_t *out) {
-    PyObject *value = PyDict_GetItemString(dict, name);
-    if (value && value != Py_None) {
-        *out = PyLong_AsLongLong(value);
-        if (PyErr_Occurred()) {
-            return -1;
-        }
-        if (*out < 0) {
-            PyErr_Format(PyExc_ValueError, "schedule(%s=...) must be >= 0, got %lld", name, (long long)*out);
-            return -1;
-        }
+/* A number of updates, taken out of `dict` if it is there and not None. */
+static int take_count(PyObject *dict, const char *name, const char *argument, int64_t *out) {
+    PyObject *key = PyUnicode_FromString(name);
+    PyObject *value = key ? Py_XNewRef(PyDict_GetItemWithError(dict, key)) : NULL;
+    int failed = PyErr_Occurred() != NULL;
+    if (value) {
+        failed = (value != Py_None && glpy_read_whole(value, argument, 0, GL_UPDATES_MAX, out) < 0) ||
+                 PyDict_DelItem(dict, key) < 0;
     }
-    return value ? PyDict_DelItemString(dict, name) : 0;
+    Py_XDECREF(key);
+    Py_XDECREF(value);
+    return failed ? -1 : 0;
 }
 
-static int check_schedule(const struct gl_schedule *schedule, const char *name, long long t, int64_t total) {
+static int check_schedule(const struct gl_schedule *schedule, const char *name, int64_t total) {
     if (!schedule) {
         PyErr_Format(PyExc_ValueError, "schedule(\"%s\"): there is no such schedule; schedules() names them", name);
-        return -1;
-    }
-    if (t < 0) {
-        PyErr_Format(PyExc_ValueError, "schedule(t=...) must be >= 0, got %lld", t);
         return -1;
     }
     if (schedule->needs_total && total == GL_NO_TOTAL) {
@@ -393,24 +441,25 @@ PyDoc_STRVAR(schedule_doc, "schedule(name, t, /, *, total=None, warmup=0, **para
 
 static PyObject *schedule(PyObject *Py_UNUSED(module), PyObject *args, PyObject *keywords) {
     const char *name = NULL;
-    long long t = 0;
-    int64_t total = GL_NO_TOTAL, warmup = 0;
+    int64_t t = 0, total = GL_NO_TOTAL, warmup = 0;
     double config[GL_FIELDS_MAX], factor = 0;
-    PyObject *rest = NULL, *result = NULL;
-    if (!PyArg_ParseTuple(args, "sL:schedule", &name, &t)) {
+    uint32_t seen = 0;
+    PyObject *t_arg = NULL, *rest = NULL, *result = NULL;
+    if (!PyArg_ParseTuple(args, "sO:schedule", &name, &t_arg)) {
         return NULL;
     }
     const struct gl_schedule *found = gl_schedule_find(name);
     const struct call call = {"schedule(\"%s\", ", name};
     rest = keywords ? PyDict_Copy(keywords) : PyDict_New();
-    if (!rest || take_count(rest, "total", &total) < 0 || take_count(rest, "warmup", &warmup) < 0 ||
-        check_schedule(found, name, t, total) < 0) {
+    if (!rest || glpy_read_whole(t_arg, "schedule(t=...)", 0, GL_UPDATES_MAX, &t) < 0 ||
+        take_count(rest, "total", "schedule(total=...)", &total) < 0 ||
+        take_count(rest, "warmup", "schedule(warmup=...)", &warmup) < 0 || check_schedule(found, name, total) < 0) {
         goto done;
     }
     for (int i = 0; i < found->configs; i++) {
         config[i] = found->config[i].initial;
     }
-    if (read_fields(&call, rest, found->config, found->configs, config) == 0 &&
+    if (read_fields(&call, rest, found->config, found->configs, config, &seen) == 0 &&
         glpy_check(gl_schedule_factor(found, t, total, warmup, config, &factor), "schedule") == 0) {
         result = PyFloat_FromDouble(factor);
     }

@@ -3,8 +3,12 @@
  * An instance never changes, so it needs no lock.  It keeps its items and their buffers alive; it cannot keep a
  * tensor from being given other memory (`t.data = ...`, `t.set_()`, `t.resize_()`).  Segments are therefore made and
  * used within one call chain, never stored across user code.
+ *
+ * Writable items must lie apart from each other and, but for the item that an input goes into, from all that is read
+ * in the same call: kernels work through them one after another and would read what they have just written.
  */
 #include "py_args.h"
+#include <stdlib.h>
 
 static int segments_traverse(PyObject *object, visitproc visit, void *arg) {
     struct glpy_segments *self = (struct glpy_segments *)object;
@@ -33,8 +37,83 @@ static void segments_dealloc(PyObject *object) {
     segments_clear(object);
     PyMem_Free(self->view);
     PyMem_Free(self->segment);
+    PyMem_Free(self->span);
     PyObject_GC_Del(object);
     Py_DECREF(type);
+}
+
+/* ---------------------------------------------------------------- overlap */
+
+static struct glpy_span span_of(const struct gl_segment *segment, Py_ssize_t item) {
+    uintptr_t start = (uintptr_t)segment->ptr;
+    return (struct glpy_span){start, start + (uintptr_t)segment->n * (uintptr_t)gl_dtype_size(segment->dtype), item};
+}
+
+static int by_address(const void *a, const void *b) {
+    uintptr_t x = ((const struct glpy_span *)a)->start, y = ((const struct glpy_span *)b)->start;
+    return (x > y) - (x < y);
+}
+
+/* Sorts the memory that may be written, and demands that no two items share any of it. */
+static int read_spans(struct glpy_segments *self, struct glpy_reader *reader) {
+    int sorted = 1;
+    self->span = PyMem_Calloc((size_t)self->count, sizeof *self->span);
+    if (!self->span) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < self->count; i++) {
+        if (self->segment[i].n > 0) {
+            struct glpy_span *span = &self->span[self->spans++];
+            *span = span_of(&self->segment[i], i);
+            sorted = sorted && (span == self->span || span[-1].start <= span->start);
+        }
+    }
+    if (!sorted) {
+        qsort(self->span, (size_t)self->spans, sizeof *self->span, by_address);
+    }
+    for (Py_ssize_t s = 1; s < self->spans; s++) {
+        const struct glpy_span *a = &self->span[s - 1], *b = &self->span[s];
+        if (b->start < a->end) {
+            reader->index = a->item > b->item ? a->item : b->item;
+            return glpy_refuse(reader, PyExc_ValueError, "overlaps item %zd, and both are to be written",
+                               a->item > b->item ? b->item : a->item);
+        }
+    }
+    return 0;
+}
+
+/* An item of `out` that shares memory with the span; NULL if there is none. */
+static const struct glpy_span *shared(const struct glpy_segments *out, const struct glpy_span *span) {
+    Py_ssize_t low = 0, high = out->spans;
+    /* The first one that ends behind the start: all before it end too early, all behind it begin later. */
+    while (low < high) {
+        Py_ssize_t middle = low + (high - low) / 2;
+        if (out->span[middle].end > span->start) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    return low < out->spans && out->span[low].start < span->end ? &out->span[low] : NULL;
+}
+
+int glpy_apart(const struct glpy_segments *out, const char *out_name, const struct glpy_segments *in,
+               const char *in_name) {
+    for (Py_ssize_t i = 0; i < in->count; i++) {
+        const struct gl_segment *read = &in->segment[i], *written = &out->segment[i];
+        if (read->n == 0 || (read->ptr == written->ptr && read->dtype == written->dtype)) {
+            continue;
+        }
+        struct glpy_span span = span_of(read, i);
+        const struct glpy_span *hit = shared(out, &span);
+        if (hit) {
+            PyErr_Format(PyExc_ValueError, "item %zd of %s overlaps item %zd of %s%s", i, in_name, hit->item, out_name,
+                         hit->item == i ? ", and is not the same array" : "");
+            return -1;
+        }
+    }
+    return 0;
 }
 
 /* ---------------------------------------------------------------- construction */
@@ -84,7 +163,7 @@ static PyObject *segments_new(PyTypeObject *type, PyObject *args, PyObject *keyw
     self->writable = writable;
     /* A tuple of our own: reading an item may run Python code that changes a list. */
     self->items = PySequence_Tuple(items);
-    if (!self->items || read_items(self, &reader) < 0) {
+    if (!self->items || read_items(self, &reader) < 0 || (writable && read_spans(self, &reader) < 0)) {
         Py_DECREF(self);
         return NULL;
     }

@@ -11,6 +11,7 @@
  * acts a few times at most; one that keeps growing by more than about a factor `limit` within `memory` updates keeps
  * it on.  No history, no brake: the first `memory` gradients are only watched.  Gradients of zero say nothing of the
  * scale and are left out.  One that is not finite means SKIP: the rate stays, and it is counted in `bad`.
+ * A rate that is not finite means SKIP, too, and changes nothing.
  *
  * The method and its constants are ours.  log is the C library's, and only comparisons hang on its last bit.
  *
@@ -22,9 +23,9 @@
 #include <math.h>
 
 #define CONFIG(X)                                                                                                      \
-    X(memory, 20, 1, INFINITY, GL_OPEN_UPPER)                                                                          \
-    X(limit, 10, 1, INFINITY, GL_OPEN_LOWER)                                                                           \
-    X(drop, 0.5, 0, 1, GL_OPEN_LOWER)                                                                                  \
+    X(memory, 10, 1, INFINITY, GL_OPEN_UPPER)                                                                          \
+    X(limit, 3, 1, INFINITY, GL_OPEN_LOWER)                                                                            \
+    X(drop, 0.25, 0, 1, GL_OPEN_LOWER)                                                                                 \
     X(patience, 2, 1, INFINITY, GL_OPEN_UPPER)                                                                         \
     X(rest, 5, 0, INFINITY, GL_OPEN_UPPER)
 #define STATE(X)                                                                                                       \
@@ -78,13 +79,13 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
         x->bad += 1;
         return gl_skip(GL_REASON_not_finite);
     }
+    if (!isfinite(s->rate))
+        return gl_skip(GL_REASON_not_finite);
     if (s->gg > 0) {
         double v = 0.5 * log(s->gg);
         acted = brake(c, x, v);
         remember(c, x, v);
     }
-    if (!isfinite(s->rate))
-        return gl_skip(GL_REASON_not_finite);
     return gl_keep(s->rate * x->factor, acted ? GL_REASON_braked : GL_REASON_kept);
 }
 

@@ -7,10 +7,11 @@
  * second is that of a rate which rises like t^power: the linear ramp of a warm-up needs 1 and gets room for estimates
  * that rise, too; but no single wild estimate throws the run any more.  Both factors are ours.
  *
- * Without a previous rate (0 or not finite) nothing is limited.
+ * Without a previous rate (0, subnormal or not finite) nothing is limited.
  */
 #include "rule.h"
 
+#include <float.h>
 #include <math.h>
 
 #define CONFIG(X)                                                                                                      \
@@ -40,7 +41,7 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
         return gl_skip(GL_REASON_out_of_range);
     x->count += 1;
     limit = s->previous * (x->caught != 0 ? fmin(c->max_growth, 1 + c->power / x->count) : c->max_growth);
-    if (s->previous > 0 && s->rate > limit)
+    if (s->previous >= DBL_MIN && s->rate > limit)
         return gl_keep(limit, GL_REASON_growth_limited);
     x->caught = 1;
     return gl_keep(s->rate, GL_REASON_kept);

@@ -4,10 +4,15 @@
  *   m_{t+1}^2 = m_t^2 + k_t (min(||g_t||^2, clip^2 m_t^2) - m_t^2),   k_t = max(1/(t + 1), 1/memory)
  *
  * For plain gradient descent it is clipping by a norm that follows the run.  A spike enters the history only up to
- * `clip` times the usual length, so that one does not make room for the next; a lasting change is followed.
+ * `clip` times the usual length, so that one does not make room for the next.
  *
- * Nothing is limited during the first `quiet` updates, which have no history to compare with.  The method and its
- * constants are ours.  It never raises a rate, and what it lowers is lowered for this update only.
+ * A lasting change is followed, however large it is: a run of gradients that are all longer than clip m_t, or all
+ * shorter than m_t/clip, becomes the history, with its plain mean, once it is as long as the history before it.
+ * `quiet` updates are the least that it takes, and `memory` updates are enough.
+ *
+ * Nothing is limited during the first `quiet` updates, which have no history to compare with.  Gradients of zero say
+ * nothing of the scale and are left out.  The method and its constants are ours.  It never raises a rate, and what it
+ * lowers is lowered for this update only.
  */
 #include "rule.h"
 
@@ -18,9 +23,12 @@
     X(clip, 3, 1, INFINITY, GL_CLOSED)                                                                                 \
     X(memory, 20, 1, INFINITY, GL_OPEN_UPPER)                                                                          \
     X(quiet, 6, 1, INFINITY, GL_OPEN_UPPER)
+/* `run` is the length of the run, negative for a run of short gradients; `recent` is the mean of their squares. */
 #define STATE(X)                                                                                                       \
     X(square, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
-    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)
+    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
+    X(run, 0, -INFINITY, INFINITY, GL_OPEN)                                                                            \
+    X(recent, 0, 0, INFINITY, GL_OPEN_UPPER)
 
 struct gl_spike_config {
     CONFIG(GL_FIELD_MEMBER)
@@ -31,18 +39,42 @@ struct gl_spike_state {
 static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
 static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
 
+/* The run with one more gradient; side is 1 if that is longer than any usual one, -1 if it is shorter, else 0. */
+static void follow(struct gl_spike_state *x, int side, double gg) {
+    int begun = side * x->run > 0;
+
+    x->run = begun ? x->run + side : side;
+    x->recent = begun ? x->recent + (gg - x->recent) / fabs(x->run) : side == 0 ? 0 : gg;
+}
+
+static void remember(const struct gl_spike_config *c, struct gl_spike_state *x, double gg) {
+    double most = c->clip * c->clip * x->square, least = x->square / (c->clip * c->clip);
+    double share = fmax(1 / (x->count + 1), 1 / c->memory), length;
+
+    if (x->square <= 0) {
+        *x = (struct gl_spike_state){.square = gg, .count = 1};
+        return;
+    }
+    follow(x, gg > most ? 1 : gg < least ? -1 : 0, gg);
+    x->square = (1 - share) * x->square + share * fmin(gg, most);
+    x->count += 1;
+    length = fabs(x->run);
+    if (length >= fmin(c->memory, fmax(c->quiet, x->count - length)))
+        *x = (struct gl_spike_state){.square = x->recent, .count = length};
+}
+
 static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
     const struct gl_spike_config *c = config;
     struct gl_spike_state *x = state;
-    double usual = x->square, share, factor = 1;
+    double factor = 1;
 
     if (!isfinite(s->gg) || s->gg < 0 || !isfinite(s->rate))
         return gl_skip(GL_REASON_not_finite);
-    if (x->count >= c->quiet && usual > 0)
-        factor = fmin(1, c->limit * sqrt(usual / s->gg));
-    share = fmax(1 / (x->count + 1), 1 / c->memory);
-    x->square = x->count == 0 ? s->gg : usual + share * (fmin(s->gg, c->clip * c->clip * usual) - usual);
-    x->count += 1;
+    if (s->gg <= 0)
+        return gl_keep(s->rate, GL_REASON_kept);
+    if (x->count >= c->quiet && x->square > 0)
+        factor = fmin(1, c->limit * sqrt(x->square / s->gg));
+    remember(c, x, s->gg);
     return gl_keep(s->rate * factor, factor < 1 ? GL_REASON_spike : GL_REASON_kept);
 }
 

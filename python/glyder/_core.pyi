@@ -35,7 +35,8 @@ class Segments:
     Items: an instance of a registered tensor type, an object with the buffer protocol (formats ``d f e``, or
     ``H`` for bfloat16 in 16-bit words where ``bf16=True``), or a tuple ``(address, n, dtype)`` that the caller
     vouches for; a fourth entry, if any, is kept alive with it. All must be C-contiguous and in CPU memory.
-    ``writable=True`` demands writable memory, and only such Segments can be written to.
+    ``writable=True`` demands writable memory that no two items share, and only such Segments can be written to. What is
+    read in the same call lies apart from it, but for the very array (same dtype) that an item is written over.
 
     A tensor may be given other memory while it lives (``t.data = ...``): make and use Segments within one call.
 
@@ -70,7 +71,7 @@ def perturb(dst: Segments, x: Segments, c: float, delta: Segments, /) -> None:
 
 # ---- Gauss-Newton-Bartlett.  Matrices are tensors or buffers whose last dimension counts the classes and all others
 # ---- the rows, or tuples (address, rows, classes, dtype).  Row and class weights are float64, labels int64; outputs
-# ---- are written in place.
+# ---- are written in place, and lie apart from all inputs but for ``out`` of ce_residual, which may be z.
 
 def ce_curvature(z: Any, plus: Any, minus: Any, inv_two_eps: float, k: Any = None, /) -> float:
     """sum_i k_i sum_c p_ic (u_ic - ubar_i)^2 with u = (plus - minus)*inv_two_eps, p = softmax(z).

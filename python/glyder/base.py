@@ -205,7 +205,10 @@ class Scheduler(LRScheduler):
         for o, (ratios, optimizer) in enumerate(zip(self._ratios, self.optimizers, strict=True)):
             for g, group in enumerate(optimizer.param_groups[len(ratios) :], start=len(ratios)):
                 rate = float(group["lr"])
-                ratio = rate / self._reference
+                # A rate copied from a group that is there already means: like that group. Any other is in the units
+                # of the starting rates.
+                like = (k for k in range(len(ratios)) if float(optimizer.param_groups[k]["lr"]) == rate)
+                ratio = next((ratios[k] for k in like), rate / self._reference)
                 good = 0 <= ratio < math.inf and (ratio == 0) == (rate == 0)
                 if not good and not self.observe_only:
                     raise ValueError(

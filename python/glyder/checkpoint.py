@@ -110,7 +110,6 @@ def _pending_state(pending: Displacement) -> dict[str, Any]:
         "deltas": [d.clone() for d in pending.deltas],
         "lr": pending.lr,
         "young": pending.young,
-        "self_slope": pending.self_slope,
         "beta": pending.beta,
         "ratios": [list(r) for r in pending.ratios],
     }
@@ -122,5 +121,5 @@ def _pending_from(scheduler: GlyderLR, saved: dict[str, Any]) -> Displacement:
         d.clone().to(scheduler._parameter(place).device) for place, d in zip(places, saved["deltas"], strict=True)
     ]
     ratios = [list(r) for r in saved["ratios"]]
-    scalars = {name: float(saved[name]) for name in ("lr", "young", "self_slope", "beta")}
+    scalars = {name: float(saved[name]) for name in ("lr", "young", "beta")}
     return Displacement(places, deltas, ratios=ratios, **scalars)

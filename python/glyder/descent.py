@@ -35,7 +35,7 @@ from glyder.measure import inner_products, snapshot
 from glyder.meter import Meter
 from glyder.outputs_loss import EstimatorError
 from glyder.sampling import Sampler, only
-from glyder.support import past_weight
+from glyder.support import natural_rate, past_weight
 
 FIRST_UPDATES = 20
 """Updates that are all measured, whatever ``every`` says: the early estimates need the most averaging."""
@@ -44,14 +44,17 @@ VISIBLE, VISIBLE_HALF = 1e-3, 1e-2
 """Relative displacement that the first updates aim at: what the parameters' dtype can carry with some digits."""
 
 PATIENCE = 3
-"""Measurements that may fail in a row before the first good one; then the reason is raised."""
+"""Measurements that may fail before the first good one; then the reason is raised."""
 
 
 class GlyderLR(Scheduler):
     r"""Sets the learning rate of any optimizer from the slope and the curvature of the loss along its updates.
 
-    .. math:: \eta^* = \sigma \, \frac{\langle \nabla f, d \rangle}{d^\top C d}
+    .. math:: \eta^* = \frac{\langle \nabla f, d \rangle}{d^\top C d}
        \qquad \text{(2311.13877, Corollary 2.2, with } d^\top C d = L \|d\|^2 \text{)}
+
+    By default eta* and the noise that the run can bear, measured over a window, give one scale that is annealed
+    (``csrc/rules/scale.c`` has the formula); ``refresh="always"`` follows ``scale`` times eta* itself.
 
     The starting rate of the optimizer plays no part, only the ratios between its groups do. No loader, no closure and
     no loss is needed: the displacement of one update is measured with the training batch of the next.
@@ -76,7 +79,8 @@ class GlyderLR(Scheduler):
             rescaled by one joint step along their sum; costs a measurement more for each group.
         observe_only: change nothing, measure beside the user's own rates (see :meth:`explain`).
         estimator: an :class:`~glyder.estimators.Estimator` or its name.
-        loss: what ``estimator`` cannot see by itself: ``"squared_error"``, the ``nn.CrossEntropyLoss`` or
+        loss: what ``estimator`` cannot see by itself: ``"squared_error"`` (its mean over all outputs; a factor on it
+            would not be noticed, give the module for that), the ``nn.CrossEntropyLoss`` or
             ``nn.MSELoss`` module that the loop calls, or a callable ``loss(model, batch)``. With ``batches=`` the
             batch is one of those; without, it is the call that the loop made: ``batch.args``, ``batch.kwargs``.
         logits: picks the logits out of what the model returns, ``logits(output)``.
@@ -143,6 +147,8 @@ class GlyderLR(Scheduler):
         self.horizon = None if total_steps is None else whole("total_steps", total_steps, 1)
         self.every, self.refresh, self.scope = whole("every", every, 1), refresh, scope
         self.warmup = options.window(self.horizon) if warmup is None else whole("warmup", warmup, 0)
+        if self.horizon is not None and self.warmup > self.horizon:
+            raise ValueError(f"GlyderLR(warmup=...) must be <= total_steps={self.horizon}, got {self.warmup}")
         self.anneal, self._shape = options.schedule("GlyderLR", "anneal", anneal, self.horizon, self.warmup)
         self.estimator = estimator_of(estimator)
         if self.estimator.needs_loss and (loss is None or isinstance(loss, str)):
@@ -152,12 +158,12 @@ class GlyderLR(Scheduler):
         if given and scope == "group":
             raise ValueError("GlyderLR(max_lr='given') goes with scope='global': give a number")
         top = self._reference if given else number("max_lr", max_lr, 0, above=True)
-        self._build(
-            number("scale", scale, 0, above=True, finite=True),
-            number("min_lr", min_lr, 0, finite=True),
-            top,
-            number("max_growth", max_growth, 1, above=True),
-        )
+        low = number("min_lr", min_lr, 0, finite=True)
+        if low > top:
+            raise ValueError(f"GlyderLR(min_lr=...) must be <= max_lr={top:g}, got {low:g}")
+        top = max(low, min(top, *(natural_rate(o) for o in self.optimizers)))
+        growth = number("max_growth", max_growth, 1, above=True)
+        self._build(number("scale", scale, 0, above=True, finite=True), low, top, growth)
         check_members(model, self._moved())
         self._logits = logits
         self._blank()
@@ -173,7 +179,7 @@ class GlyderLR(Scheduler):
         self._noted: tuple[list[Place], list[Tensor]] | None = None
         self._pending: Displacement | None = None
         self._ages = Ages(self.optimizers)
-        self._meter = Meter(self.model, self.estimator, self.optimizers, self._say)
+        self._meter = Meter(self.estimator, self.optimizers, self._say)
         self._draw = self._measured = self._failed = 0
         self._history = History()
         self._reasons: Counter[str] = Counter()
@@ -217,9 +223,8 @@ class GlyderLR(Scheduler):
         if self._acting > 0:
             deltas, ratios = moved(self.optimizers, places, older), [list(r) for r in self._ratios]
             share = self._ages.youngest(places, self.updates + 1)
-            own = self._meter.own_slope(places, deltas) / self._gradient_scale()
             beta = max(past_weight(self._group_of(place)) for place in places)
-            self._pending = Displacement(places, deltas, self._acting, share, own, beta, ratios)
+            self._pending = Displacement(places, deltas, self._acting, share, beta, ratios)
             self._sampler.stream.arm()
 
     def _abandon(self) -> None:
@@ -390,16 +395,10 @@ class GlyderLR(Scheduler):
     ) -> tuple[float | None, str]:
         """What the rule makes of a measurement: a rate, if it has one, and the reason."""
         rate, action, reason = self._rules["glyder"].update(**statistics)
-        if self.refresh == "window" and not self.observe_only:
-            seen = {name: value for name, value in statistics.items() if name != "slope"}
-            e = energy(self.anneal, self.horizon, self.warmup, self._shape)
-            rate, action, reason = self._rules["scale"].update(
-                self_slope=pending.self_slope,
-                beta=pending.beta,
-                xx=0.0 if self._from_zero else direction.xx,
-                energy=e,
-                **seen,
-            )
+        if self.refresh == "window":
+            statistics |= {"beta": pending.beta, "xx": 0.0 if self._from_zero else direction.xx}
+            run = energy(self.anneal, self.horizon, self.warmup, self._shape)
+            rate, action, reason = self._rules["scale"].update(energy=run, **statistics)
         return rate if action == "keep" else None, reason
 
     def _adopt_groups(

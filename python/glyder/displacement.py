@@ -22,7 +22,6 @@ class Displacement:
         places, deltas: where, and by how much.
         lr, ratios: the reference rate that it was made with, and the groups' ratios to it.
         young: share of its final weight that the youngest momentum buffer had.
-        self_slope: <g, delta> for the gradient that the update was made from.
         beta: weight of the past in the direction.
     """
 
@@ -30,7 +29,6 @@ class Displacement:
     deltas: list[Tensor]
     lr: float
     young: float
-    self_slope: float
     beta: float
     ratios: list[list[float]]
 

@@ -35,6 +35,7 @@ from glyder import _core
 from glyder.direction import Direction, Unmeasurable
 from glyder.measure import inner_products
 from glyder.outputs_loss import REMEDY_OTHER, EstimatorError, OutputsLoss, ZeroGradient, outputs_loss
+from glyder.segments import column, matrix
 from glyder.stream import Call, outputs_of
 from glyder.untouched import stand_ins, untouched
 
@@ -217,8 +218,8 @@ class GaussNewtonBartlett(Estimator):
 
             label, residual = torch.empty(rows.shape[0], dtype=torch.int64), torch.empty_like(rows)
             for i in range(self.draws):
-                _core.ce_sample(rows, self.seed, draw * self.draws + i, label)
-                _core.ce_residual(rows, label, root, residual)
+                _core.ce_sample(matrix(rows), self.seed, draw * self.draws + i, column(label))
+                _core.ce_residual(matrix(rows), column(label), column(root), matrix(residual))
                 total += slope_of(residual) ** 2
             through = slope_of(loss.residual)
         half = call.mode.half or direction.half

@@ -44,15 +44,22 @@ def _found(scheduler: GlyderLR) -> str:
     if scheduler._base is None:
         return "No scale has been found yet: the loss did not fall along the measured directions."
     rates = ", ".join(f"{float(rate):.3g}" for rate in scheduler.get_last_lr())
-    return f"Base learning rate {scheduler._base:.3g}; with warm-up and {scheduler.anneal} annealing now {rates}."
+    spikes = scheduler.reasons.get("spike", 0)
+    shortened = (
+        f" {spikes} updates with a far longer gradient than usual were made at a smaller rate." if spikes else ""
+    )
+    now = f"with warm-up and {scheduler.anneal} annealing now {rates}"
+    return f"Base learning rate {scheduler._base:.3g}; {now}.{shortened}"
 
 
 def _advice(usable: np.ndarray) -> str:
-    """The rule's rate, from averages over the latest measurements, next to the user's."""
-    base = usable["base"][-1]
+    """The base rate that glyder would train with, next to the largest of the user's rates so far."""
+    base, largest = usable["base"][-1], usable["lr"].max()
+    if (usable["reason"] == "no_slope").mean() > 0.5:
+        return f"The loss rises along the updates: your largest rate so far, {largest:.3g}, is too high."
     if not math.isfinite(base):
-        return "The loss did not fall along the measured directions: no better rate can be named."
-    factor = base / usable["lr"][-1]
+        return "The loss does not bend upwards along the updates: no rate can be named."
+    factor = base / largest
     verdict = (
         "about right"
         if 0.5 <= factor <= 2
@@ -60,4 +67,7 @@ def _advice(usable: np.ndarray) -> str:
         if factor > 1
         else f"about {1 / factor:.2g} times too high"
     )
-    return f"The rate would be {base:.3g}; yours is {usable['lr'][-1]:.3g}, which is {verdict}."
+    return (
+        f"The base learning rate would be {base:.3g}, before warm-up and annealing; your largest rate so far is "
+        f"{largest:.3g}, which is {verdict}."
+    )

@@ -42,6 +42,11 @@ def inner_products(
     if all(in_c(v) for v in vectors):
         packed = [tuple(pack(v, where=where) for v in _sides(operand)) for operand in operands]
         return _core.reduce([sides if len(sides) == 2 else sides[0] for sides in packed], pairs)
+    for v in vectors:
+        for i, t in enumerate(v):
+            if not (t.is_floating_point() or t.is_complex()):
+                name = where(i) if where else f"tensor {i}"
+                raise TypeError(f"{name}: of dtype {t.dtype}; floating-point and complex ones are taken")
     return _torch_inner_products(operands, pairs)
 
 

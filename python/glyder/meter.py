@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from glyder.base import Place
 from glyder.direction import Direction
 from glyder.displacement import by_group
 from glyder.estimators import Estimator, Measured, Sample
@@ -24,14 +22,8 @@ class Meter:
         copies: copies of the parameters made so far.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        estimator: Estimator,
-        optimizers: Sequence[Optimizer],
-        say: Callable[[str, str], None],
-    ) -> None:
-        self._model, self.estimator, self._optimizers, self._say = model, estimator, optimizers, say
+    def __init__(self, estimator: Estimator, optimizers: Sequence[Optimizer], say: Callable[[str, str], None]) -> None:
+        self.estimator, self._optimizers, self._say = estimator, optimizers, say
         self.native = False
         self.forwards, self.copies = 0.0, 0
 
@@ -44,12 +36,6 @@ class Meter:
         slope += math.fsum(m.slope for m in found) / len(found)
         curvature += math.fsum(m.curvature for m in found) / len(found)
         return Measured(slope, curvature, found[0].source)
-
-    def own_slope(self, places: Sequence[Place], deltas: Sequence[Tensor]) -> float:
-        """<g, delta> for the gradient that an update was made from, right after it."""
-        params = [self._optimizers[p.optimizer].param_groups[p.group]["params"][p.index] for p in places]
-        direction = Direction(self._model, params, deltas, places)
-        return direction.dot([p.grad for p in params]) + sum(self._decay(direction))
 
     def _decay(self, direction: Direction) -> tuple[float, float]:
         """What L2 decay adds: lambda*x is in the gradient that the optimizer follows, lambda in its derivative."""

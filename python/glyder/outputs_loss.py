@@ -16,9 +16,13 @@ from torch import Tensor, nn
 
 from glyder import _core
 from glyder.measure import inner_products
+from glyder.segments import column, matrix
 from glyder.stream import Call
 
-REMEDY_OTHER = "pass estimator='gradient' with loss=lambda model, batch: ... that computes the loss as it is trained"
+REMEDY_OTHER = (
+    "pass estimator='gradient' with loss=criterion, the module that the training loop calls, or with "
+    "loss=lambda model, batch: ... (batch.args and batch.kwargs are what the model was called with)"
+)
 REMEDY = (
     "pass loss='squared_error' for a mean squared error, loss=criterion for the nn.CrossEntropyLoss or nn.MSELoss "
     f"module that the training loop calls; for any other loss {REMEDY_OTHER}"
@@ -64,7 +68,7 @@ class OutputsLoss:
         """u^T H u for u = (plus - minus)*inv_two_c, both as rows."""
         if self.weights is None:
             return self.kappa * inner_products([([plus], [minus])], [(0, 0)])[0] * inv_two_c**2
-        return _core.ce_curvature(self.logits, plus, minus, inv_two_c, self.weights)
+        return _core.ce_curvature(matrix(self.logits), matrix(plus), matrix(minus), inv_two_c, column(self.weights))
 
 
 def as_rows(outputs: Tensor, dim: int) -> Tensor:
@@ -112,7 +116,7 @@ def _inferred(outputs: Tensor, residual: Tensor) -> OutputsLoss:
     for dim in (-1, 1) if outputs.dim() > 2 else (-1,):
         z, r = as_rows(outputs, dim), as_rows(residual, dim)
         k = torch.empty(z.shape[0], dtype=torch.float64)
-        kind, rows, misfit, _ = _core.ce_infer(z, r, k)
+        kind, rows, misfit, _ = _core.ce_infer(matrix(z), matrix(r), column(k))
         likelihood = kind == "none" and _is_likelihood(z, r)
         if likelihood:
             k = r.double().sum(1).neg()
@@ -128,9 +132,10 @@ def _inferred(outputs: Tensor, residual: Tensor) -> OutputsLoss:
         if not bool(torch.isfinite(z).all() and torch.isfinite(r).all()):
             raise ZeroGradient("outputs or their gradient are not finite")
         best = min(best, misfit)
+    fit = f" (relative misfit {best:.2g})" if best < math.inf else ""
     raise EstimatorError(
         f"the gradient that reached the model's outputs (shape {tuple(outputs.shape)}) is not that of a softmax "
-        f"cross-entropy (relative misfit {best:.2g}): {REMEDY}"
+        f"cross-entropy{fit}: {REMEDY}"
     )
 
 
@@ -214,16 +219,17 @@ def _declared(loss: nn.Module, target: tuple[Tensor, Tensor], outputs: Tensor, r
         kappa = 2.0 * terms / given.numel() / (terms if criterion.reduction == "mean" else 1)
         return OutputsLoss(dims[0], z, r, None, factor * kappa)
     k = torch.empty(z.shape[0], dtype=torch.float64)
+    class_weight = criterion.weight
     options: dict[str, Any] = {
-        "class_weight": None if criterion.weight is None else criterion.weight.detach().double().cpu().contiguous(),
+        "class_weight": None if class_weight is None else column(class_weight.detach().double().cpu().contiguous()),
         "label_smoothing": criterion.label_smoothing,
         "reduction": criterion.reduction,
     }
     if labels.is_floating_point():
-        _core.ce_weights_soft(as_rows(labels, dims[1]), out=k, **options)
+        _core.ce_weights_soft(matrix(as_rows(labels, dims[1])), out=column(k), **options)
     else:
         flat = labels.detach().reshape(-1).to("cpu", torch.int64).contiguous()
-        _core.ce_weights_hard(flat, z.shape[1], ignore_index=criterion.ignore_index, out=k, **options)
+        _core.ce_weights_hard(column(flat), z.shape[1], ignore_index=criterion.ignore_index, out=column(k), **options)
     return OutputsLoss(dims[0], z, r, k * factor)
 
 

@@ -44,6 +44,8 @@ class Sampler:
             raise ValueError(f"loss={loss!r} is not known: a loss by name is 'squared_error'; others are callables")
         if batches is not None and (loss is None or isinstance(loss, str)):
             raise ValueError(f"batches=... needs loss=callable(model, batch) or a criterion module, got loss={loss!r}")
+        if batches is None and n_batches != 1:
+            raise ValueError(f"n_batches={n_batches} needs batches=...: the training stream is one batch at a time")
         self.model, self.logits = model, logits
         self.loss: Any = loss
         self.n_batches, self.seed = n_batches, seed

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,17 @@ def _is_plain(t: Tensor) -> bool:
         and t.is_contiguous()
         and not t.is_neg()
     )
+
+
+def matrix(t: Tensor, name: str = "outputs") -> Any:
+    """A 2-d tensor in CPU memory as the kernels on logits take it; ``name`` stands in errors."""
+    plain = _resolve(t, 0, lambda _: name, False)
+    return plain if _BY_TABLE else (plain.data_ptr(), *plain.shape, _DTYPES[plain.dtype], plain)
+
+
+def column(t: Tensor) -> Any:
+    """A 1-d contiguous tensor of float64 or int64 in CPU memory as the kernels on logits take it."""
+    return t if _BY_TABLE else t.numpy()
 
 
 def entry() -> str:

@@ -5,6 +5,7 @@ An optimizer of any other name is followed: its direction is whatever it did, di
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch.optim import Optimizer
@@ -57,6 +58,11 @@ def check_optimizer(optimizer: Any, scheduler: str, observe_only: bool) -> None:
 def _is_one_of(optimizer: Optimizer, names: frozenset[str]) -> bool:
     """Whether the optimizer is of a class of such a name, or derived from one."""
     return any(c.__name__ in names for c in type(optimizer).__mro__)
+
+
+def natural_rate(optimizer: Optimizer) -> float:
+    """The rate that the optimizer's directions are made for, and more than which is never right; infinite for most."""
+    return 1.0 if _is_one_of(optimizer, _LATE) else math.inf
 
 
 def acts_late(optimizer: Optimizer) -> bool:

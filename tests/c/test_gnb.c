@@ -308,6 +308,24 @@ static void test_infer(void) {
     CHECK(infer(10, 1, 1, 0, -1, &worst) == GL_CE_NONE, "a loss that is climbed");
 }
 
+/* Mixed targets, 0.7 and 0.3 of two classes, under the mean; `added` goes to one entry of the gradient. */
+static enum gl_ce_kind infer_mixed(double added) {
+    static double z[N * 10], r[N * 10];
+    struct gl_matrix zm = {z, N, 10, GL_F64}, rm = {r, N, 10, GL_F64};
+    double k[N];
+    struct gl_ce_fit fit;
+    for (int i = 0; i < N * 10; i++)
+        z[i] = test_uniform();
+    for (int i = 0; i < N * 10; i++) {
+        double target = i % 10 == i / 10 % 10 ? 0.7 : i % 10 == (i / 10 + 3) % 10 ? 0.3 : 0;
+        r[i] = ((double)probability(&zm, i / 10, i % 10) - target) / N;
+    }
+    r[5] += added;
+    CHECK(gl_ce_infer(&zm, &rm, k, &fit) == GL_OK && (fit.kind == GL_CE_MEAN ? k[0] > 0 : isnan(k[0])),
+          "mixed targets");
+    return fit.kind;
+}
+
 static void test_infer_refuses(void) {
     struct problem p = make(TEST_PLAIN, GL_F32, 9);
     double k[ROWS] = {7, 7, 7, 7, 7};
@@ -315,6 +333,7 @@ static void test_infer_refuses(void) {
     CHECK(gl_ce_infer(&p.z, &p.plus, k, &fit) == GL_OK && fit.kind == GL_CE_NONE && isnan(k[0]), "noise");
     set(&p.plus, 1, 1, NAN);
     CHECK(gl_ce_infer(&p.z, &p.plus, k, &fit) == GL_OK && fit.kind == GL_CE_NONE, "NaN");
+    CHECK(infer_mixed(0) == GL_CE_MEAN && infer_mixed(NAN) == GL_CE_NONE, "NaN in mixed targets");
     memset((void *)(uintptr_t)p.plus.ptr, 0, sizeof(float) * ROWS * 9);
     CHECK(gl_ce_infer(&p.z, &p.plus, k, &fit) == GL_OK && fit.kind == GL_CE_NONE && fit.rows == 0 && k[0] == 0,
           "no gradient at all");

@@ -314,7 +314,7 @@ REFUSED: dict[str, Callable[[], tuple[tuple, truth.Loss]]] = {
 def test_refused(name: str) -> None:
     shape, trained = REFUSED[name]()
     table = Table(torch.randn(shape), (lambda z: F.log_softmax(z, 1)) if "log-prob" in name else (lambda z: z))
-    with pytest.raises(EstimatorError, match=r"pass .*estimator='gradient' with loss=lambda model, batch"):
+    with pytest.raises(EstimatorError, match=r"estimator=.gradient. with loss=criterion.*loss=lambda model, batch"):
         measured(table, trained)
 
 

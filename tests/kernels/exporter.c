@@ -1,4 +1,4 @@
-/* exporter.c - a tensor type of our own with a DLPack exchange table, for tests.
+/* exporter.c - a tensor type of our own with a DLPack exchange table, and a bare buffer, for tests.
  *
  * Its instances hand out whatever they are told to: wrong, hostile or merely unusual descriptions of a block of 64
  * bytes.  Its types differ in the table: current, newer with a way back, newer without, and damaged ones.
@@ -108,6 +108,41 @@ static PyType_Slot tensor_slots[] = {{Py_tp_new, tensor_new},
                                      {Py_tp_clear, tensor_clear},
                                      {0, NULL}};
 
+/* ---------------------------------------------------------------- Bare */
+
+/* Four doubles that are handed out as one dimension, with neither shape nor strides whatever is asked for. */
+struct bare {
+    PyObject_HEAD double block[4];
+};
+
+static int bare_export(PyObject *object, Py_buffer *view, int flags) {
+    struct bare *self = (struct bare *)object;
+    for (int i = 0; i < 4; i++) {
+        self->block[i] = i + 1;
+    }
+    if (PyBuffer_FillInfo(view, object, self->block, sizeof self->block, 0, flags) < 0) {
+        return -1;
+    }
+    view->format = "d";
+    view->itemsize = sizeof(double);
+    view->shape = NULL;
+    view->strides = NULL;
+    return 0;
+}
+
+static PyType_Slot bare_slots[] = {{Py_bf_getbuffer, bare_export}, {0, NULL}};
+static PyType_Spec bare_spec = {
+    .name = "exporter.Bare", .basicsize = sizeof(struct bare), .flags = Py_TPFLAGS_DEFAULT, .slots = bare_slots};
+
+static int add_bare(PyObject *module) {
+    PyObject *type = PyType_FromModuleAndSpec(module, &bare_spec, NULL);
+    int failed = !type || PyModule_AddType(module, (PyTypeObject *)type) < 0;
+    Py_XDECREF(type);
+    return failed ? -1 : 0;
+}
+
+/* ---------------------------------------------------------------- module */
+
 static int add_type(PyObject *module, const char *name, struct gl_dlpack_api *table, const char *capsule_name) {
     PyType_Spec spec = {.name = name,
                         .basicsize = sizeof(struct tensor),
@@ -123,7 +158,7 @@ static int add_type(PyObject *module, const char *name, struct gl_dlpack_api *ta
 }
 
 static int exec_module(PyObject *module) {
-    if (add_type(module, "exporter.Tensor", &current, GL_DLPACK_CAPSULE) < 0 ||
+    if (add_bare(module) < 0 || add_type(module, "exporter.Tensor", &current, GL_DLPACK_CAPSULE) < 0 ||
         add_type(module, "exporter.Newer", &newer, GL_DLPACK_CAPSULE) < 0 ||
         add_type(module, "exporter.TooNew", &too_new, GL_DLPACK_CAPSULE) < 0 ||
         add_type(module, "exporter.LendsNothing", &lends_nothing, GL_DLPACK_CAPSULE) < 0) {

@@ -100,6 +100,74 @@ def test_infer(rng: np.random.Generator) -> None:
     assert np.isnan(out).all()
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("row", [0, 31])
+def test_infer_takes_nothing_that_is_not_finite(rng: np.random.Generator, bad: float, row: int) -> None:
+    """Mixup targets, known by the mean hypothesis; a row that holds NaN has no weight, not the weight 0."""
+    z, out = rng.standard_normal((32, 10)), np.zeros(32)
+    one = np.eye(10)
+    r = (softmax(z) - 0.7 * one[rng.integers(0, 10, 32)] - 0.3 * one[rng.integers(0, 10, 32)]) / 32
+    assert _core.ce_infer(z, r, out)[0] == "mean"
+    assert out.tolist() == pytest.approx([1 / 32] * 32)
+    r[row, 5] = bad
+    assert _core.ce_infer(z, r, out)[0] == "none"
+    assert np.isnan(out).all()
+
+
+def rounded(a: Array, dtype: str) -> tuple[Array, Any]:
+    """The array as the dtype has it, in double, and in a form that the core takes. bf16 is the upper half of f32."""
+    if dtype != "bf16":
+        return a.astype(dtype).astype(float), np.ascontiguousarray(a.astype(dtype))
+    bits = np.ascontiguousarray(a, dtype="f4").view("u4")
+    bits = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype("u2")
+    return (bits.astype("u4") << 16).view("f4").astype(float), bits
+
+
+def inferred(rng: np.random.Generator, dtype: str, shape: tuple[int, int], scale: float, w: Array, s: float) -> Any:
+    """(kind, the largest factor by which a weight is off) for labels drawn at random."""
+    rows, classes = shape
+    z, z_in = rounded(scale * rng.standard_normal(shape), dtype)
+    label = rng.integers(0, classes, rows)
+    tau = w * ((1 - s) * np.eye(classes)[label] + s / classes) / w[label].sum()
+    r, r_in = rounded(tau.sum(1, keepdims=True) * softmax(z) - tau, dtype)
+    k, active = np.zeros(rows), (r != 0).any(1)
+    if dtype == "bf16":
+        kind = _core.ce_infer(*((a.ctypes.data, rows, classes, "bfloat16") for a in (z_in, r_in)), k)[0]
+    else:
+        kind = _core.ce_infer(z_in, r_in, k)[0]
+    return kind, 1.0 if kind == "none" else float(np.exp(np.abs(np.log((k / tau.sum(1))[active])).max()))
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f2", "bf16"])
+@pytest.mark.parametrize("scale", [1.0, 5.0, 20.0])
+@pytest.mark.parametrize("rows", [2, 8, 16, 64])
+def test_infer_two_classes(rng: np.random.Generator, dtype: str, scale: float, rows: int) -> None:
+    """Class weights of 2 classes are refused, or shown by rows of one label alone. bf16 can take them for smoothing."""
+    for _ in range(50):
+        kind, off = inferred(rng, dtype, (rows, 2), scale, np.array([1.0, 9.0]), 0.0)
+        assert off < (9.5 if (kind, dtype) == ("smooth", "bf16") else 1.2), (kind, off)
+    same = [inferred(rng, dtype, (rows, 2), scale, np.ones(2), 0.0) for _ in range(50)]
+    assert max(off for _, off in same) < 1.1
+    if rows == 64:
+        assert sum(kind == "hard" for kind, _ in same) >= 40
+    if rows < 8:
+        assert {kind for kind, _ in same} == {"none"}
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f2", "bf16"])
+@pytest.mark.parametrize("shape", [(4, 4), (8, 4), (16, 10)])
+def test_infer_smoothing_of_a_sure_model(rng: np.random.Generator, dtype: str, shape: tuple[int, int]) -> None:
+    """Where p is 0 nearly everywhere a line has any slope, but k stays in the range of the class weights, 1 to 20."""
+    for _ in range(100):
+        w = np.exp(rng.uniform(0, np.log(20), shape[1]))
+        kind, off = inferred(rng, dtype, shape, 20.0, w, 0.1)
+        assert off < (20 if dtype == "bf16" else 1.2), (kind, off)
+    same = [inferred(rng, dtype, shape, 3.0, np.ones(shape[1]), 0.1) for _ in range(100)]
+    assert max(off for _, off in same) < 1.2
+    if shape[0] == 16:
+        assert sum(kind == "smooth" for kind, _ in same) >= 95
+
+
 Z = np.zeros((4, 3))
 K = np.ones(4)
 Y = np.zeros(4, np.int64)
@@ -118,7 +186,21 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: _core.ce_curvature(Z, Z, None, 1.0, K[:3]), ValueError, "k: 3 values, not 4"),
     (lambda: _core.ce_curvature(Z, Z, None, 1.0, K.astype("f4")), TypeError, "k: dtype float32, not float64"),
     (lambda: _core.ce_weights_hard(Y, 3), TypeError, "ce_weights_hard.out=.... is missing"),
-    (lambda: _core.ce_weights_hard(Y, 0, out=K), ValueError, "classes=.... must be at least 1, got 0"),
+    (lambda: _core.ce_weights_hard(Y, 0, out=K), ValueError, "classes=.... must be >= 1, got 0"),
+    (
+        lambda: _core.ce_weights_hard(Y, 10**30, out=K),
+        ValueError,
+        "^ce_weights_hard.classes=.... must be <= 9.*, got 10",
+    ),
+    (lambda: _core.ce_weights_hard(Y, 2.0, out=K), TypeError, "^ce_weights_hard.classes=.... must be a whole number"),
+    (lambda: _core.ce_weights_hard(Y, 3, ignore_index=-(10**30), out=K), ValueError, "ignore_index=.... must be >= -9"),
+    (lambda: _core.ce_weights_hard(Y, 3, label_smoothing=np.nan, out=K), ValueError, "label_smoothing=.*, got nan"),
+    (lambda: _core.ce_weights_soft(Z, label_smoothing=1.5, out=K), ValueError, "label_smoothing=.* in .0, 1., got 1.5"),
+    (
+        lambda: _core.ce_weights_hard(np.array([-100, 3, 4, 3]), 4, out=K),
+        ValueError,
+        r"^ce_weights_hard: label of row 2 must be in \[0, 4\), got 4$",
+    ),
     (lambda: _core.ce_weights_hard(Y.astype("i4"), 3, out=K), TypeError, "label: buffer format 'i'"),
     (lambda: _core.ce_weights_hard(K, 3, out=K), TypeError, "label: dtype float64, not int64"),
     (lambda: _core.ce_weights_hard(Y, 3, out=FROZEN), BufferError, "out: .*read-only"),
@@ -133,7 +215,11 @@ BAD: list[tuple[Any, type[Exception], str]] = [
     (lambda: _core.ce_sample(Z, 0.5, 0, Y), TypeError, ""),
     (lambda: _core.ce_sample(Z, 0, 0, K), TypeError, "label_out: dtype float64, not int64"),
     (lambda: _core.ce_residual(Z, Y, K, np.zeros((4, 2))), ValueError, "out: 8 values, not 12"),
-    (lambda: _core.ce_residual(Z, Y + 3, K, Z.copy()), ValueError, "^ce_residual: "),
+    (
+        lambda: _core.ce_residual(Z, Y + 3, np.array([0.0, 0.0, 1.0, 1.0]), Z.copy()),
+        ValueError,
+        r"^ce_residual: label of row 2 must be in \[0, 3\), got 3$",
+    ),
     (
         lambda: _core.ce_curvature(Z, Z, None, 1.0, np.frombuffer(bytes(33), "f8", 4, 1)),
         ValueError,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -62,6 +63,38 @@ def test_select_level_refuses() -> None:
             with pytest.raises(ValueError, match="lacks"):
                 _core.select_level(name)
     assert _core.levels()["portable"] is True
+
+
+def test_brings_its_own_mathematics() -> None:
+    """The interpreter may have been linked without the C library's mathematics; nobody else loads it for us."""
+    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        pytest.skip("has no mathematics library apart")
+    assert b"libm.so" in Path(_core.__file__).read_bytes()
+
+
+def test_sanitized_builds_lie_apart() -> None:
+    """An extension that is newer than its sources is kept: other sanitizers must not find it."""
+    if not os.environ.get("GLYDER_SANITIZE"):
+        pytest.skip("a build without sanitizers")
+    assert re.sub("[^a-z]", "-", os.environ["GLYDER_SANITIZE"]) in _core.__file__
+
+
+def test_source_distribution_is_complete(tmp_path: Path) -> None:
+    command = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    shipped = set((tmp_path / "glyder.egg-info" / "SOURCES.txt").read_text(encoding="utf-8").split("\n"))
+    wanted = {"Makefile", "LICENSE", "README.md", "MANIFEST.in", "pyproject.toml", "setup.py", ".clang-format"}
+    for folder, kinds in [
+        ("csrc", "c h"),
+        ("python", "py pyi typed"),
+        ("tests", "py c h sh"),
+        ("benchmarks", "py md"),
+        ("examples", "ipynb"),
+    ]:
+        wanted |= {str(p.relative_to(ROOT)) for kind in kinds.split(" ") for p in (ROOT / folder).rglob(f"*.{kind}")}
+    assert "tests/c/Makefile" in shipped
+    assert not {name for name in wanted if "checkpoints" not in name} - shipped
+    assert not [name for name in shipped if name.endswith((".so", ".pyc", ".o"))]
 
 
 def test_version_is_that_of_the_header() -> None:

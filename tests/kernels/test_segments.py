@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
 import gc
 import re
 import sys
@@ -173,6 +174,29 @@ def test_other_buffers() -> None:
     assert total(array.array("d", [1, 2, 3])) == 14
     assert total(memoryview(array.array("f", [1, 2, 3]))) == 14
     assert total(memoryview(bytearray(np.float32([1, 2]).tobytes())).cast("f")) == 5
+
+
+def test_buffers_without_strides_or_shape(exporter: ModuleType) -> None:
+    assert total((ctypes.c_double * 4)(1, 2, 3)) == 14
+    assert total((ctypes.c_float * 3 * 2)((1, 2, 3), (4, 5, 6))) == 91
+    assert total(ctypes.c_double(3)) == 9
+    assert total((ctypes.c_double * 0)()) == 0
+    target = (ctypes.c_double * 4)()
+    _core.copy(_core.Segments([target], writable=True), _core.Segments([np.arange(4.0)]))
+    assert list(target) == [0, 1, 2, 3]
+    with pytest.raises(TypeError, match="buffer format"):
+        _core.Segments([(ctypes.c_int32 * 4)()])
+    bare = exporter.Bare()  # four doubles: a number of dimensions, but neither shape nor strides
+    assert total(bare) == 30
+    matrix = (ctypes.c_double * 3 * 2)((1, 2, 3), (4, 5, 6))
+    array = np.frombuffer(matrix).reshape(2, 3)
+    label, k, out = (ctypes.c_int64 * 2)(0, 2), (ctypes.c_double * 2)(), (ctypes.c_double * 3 * 2)()
+    assert _core.ce_curvature(matrix, matrix, None, 1.0) == _core.ce_curvature(array, array, None, 1.0)
+    assert _core.ce_curvature(bare, bare, None, 1.0) == _core.ce_curvature(*[np.arange(1.0, 5.0)] * 2, None, 1.0)
+    _core.ce_weights_hard(label, 3, out=k)
+    assert list(k) == [0.5, 0.5]
+    _core.ce_residual(matrix, label, k, out)
+    assert abs(np.frombuffer(out).sum()) < 1e-15
 
 
 def test_bfloat16_words() -> None:

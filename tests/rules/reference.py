@@ -52,8 +52,8 @@ class Glyder:
 class Scale:
     """Geometric mean of the rate that curvature allows and the one that noise allows, each a mean weighted by lr^2."""
 
-    def __init__(self, sigma: float = 1.0, edge: float = 1.5, share: float = 0.75) -> None:
-        self.sigma, self.edge, self.share = sigma, edge, share
+    def __init__(self, sigma: float = 1.0, edge: float = 5.0, share: float = 0.8, cap: float = 6.0) -> None:
+        self.sigma, self.edge, self.share, self.cap = sigma, edge, share, cap
         self.seen: list[dict[str, float]] = []
 
     def mean(self, value: Callable[[dict[str, float]], float]) -> float:
@@ -63,22 +63,21 @@ class Scale:
     def update(self, **s: float) -> Verdict:
         if s["dd"] == 0:
             return skip("not_visible")
-        if s["curvature"] <= 0:
-            return skip("no_curvature")
         self.seen.append(s)
         # d = delta/lr is short by `young` while the momentum buffer fills
-        slope = self.mean(lambda s: s["young"] * (s["self_slope"] / s["lr"]) / (s["dd"] / s["lr"] ** 2))
+        slope = self.mean(lambda s: s["young"] * (s["slope"] + s["curvature"]) / s["lr"] / (s["dd"] / s["lr"] ** 2))
         smoothness = self.mean(lambda s: s["curvature"] / s["dd"])
         length = math.sqrt(self.mean(lambda s: s["dd"] / s["lr"] ** 2 / s["young"] ** 2))
-        # the sum that the C rule keeps has sqrt(1 + beta) of each update in it; beta is the same for all in a run
-        slope /= math.sqrt(1 + s["beta"])
         if slope <= 0:
             return skip("no_slope")
-        by_curvature = self.edge * slope / smoothness
+        if smoothness <= 0:
+            return skip("no_curvature")
+        optimal = slope / smoothness
         by_noise = math.sqrt(1 - s["beta"]) * math.sqrt(s["xx"]) / (length * math.sqrt(s["energy"]))
         if by_noise == 0:
-            return self.sigma * by_curvature, "keep", "kept"
-        return self.sigma * by_curvature ** (1 - self.share) * by_noise**self.share, "keep", "kept"
+            return self.sigma * self.edge * optimal, "keep", "kept"
+        mean = (self.edge * optimal) ** (1 - self.share) * by_noise**self.share
+        return self.sigma * min(mean, self.cap * optimal), "keep", "kept"
 
 
 class Start:
@@ -127,26 +126,45 @@ class Growth:
 class Spike:
     def __init__(self, limit: float = 1.5, clip: float = 3.0, memory: float = 20.0, quiet: float = 6.0) -> None:
         self.limit, self.clip, self.memory, self.quiet = limit, clip, memory, quiet
-        self.squares: list[float] = []
+        self.norms: list[float] = []  # of the history, clipped
+        self.run: list[float] = []  # as they are
+        self.longer = False  # what the run is
 
     def usual(self) -> float:
-        """Root mean square of the clipped squares so far."""
+        """Root mean square of the clipped lengths so far."""
         mean = 0.0
-        for t, square in enumerate(self.squares):
-            mean += max(1 / (t + 1), 1 / self.memory) * (square - mean)
+        for t, norm in enumerate(self.norms):
+            mean += max(1 / (t + 1), 1 / self.memory) * (norm**2 - mean)
         return math.sqrt(mean)
 
     def update(self, rate: float, gg: float) -> Verdict:
-        usual, norm = self.usual(), math.sqrt(gg)
-        self.squares.append(min(norm, self.clip * usual) ** 2 if self.squares else gg)
-        if len(self.squares) <= self.quiet or norm <= self.limit * usual:
+        if gg == 0:
             return rate, "keep", "kept"
-        return rate * self.limit * usual / norm, "keep", "spike"
+        norm, usual = math.sqrt(gg), self.usual()
+        limited = len(self.norms) >= self.quiet and norm > self.limit * usual
+        self.remember(norm, usual)
+        return (rate * self.limit * usual / norm, "keep", "spike") if limited else (rate, "keep", "kept")
+
+    def remember(self, norm: float, usual: float) -> None:
+        if not self.norms:
+            self.norms = [norm]
+            return
+        self.norms.append(min(norm, self.clip * usual))
+        longer, shorter = norm > self.clip * usual, norm < usual / self.clip
+        if not (longer or shorter) or longer != self.longer:
+            self.run = []
+        if longer or shorter:
+            self.longer = longer
+            self.run.append(norm)
+        before = len(self.norms) - len(self.run)
+        if len(self.run) >= min(self.memory, max(self.quiet, before)):
+            mean_square = math.fsum(n**2 for n in self.run) / len(self.run)
+            self.norms, self.run = [math.sqrt(mean_square)] * len(self.run), []
 
 
 class Brake:
     def __init__(
-        self, memory: float = 20.0, limit: float = 10.0, drop: float = 0.5, patience: float = 2, rest: float = 5
+        self, memory: float = 10.0, limit: float = 3.0, drop: float = 0.25, patience: float = 2, rest: float = 5
     ) -> None:
         self.memory, self.limit, self.drop, self.patience, self.rest = memory, limit, drop, patience, rest
         self.norms: list[float] = []

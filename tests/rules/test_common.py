@@ -56,7 +56,8 @@ def draw_glyder(rng: random.Random) -> Stats:
 
 def draw_scale(rng: random.Random) -> Stats:
     return draw_glyder(rng) | {
-        "self_slope": rng.gauss(1, 1) if rng.random() < 0.9 else -100.0,
+        "slope": rng.gauss(0, 1),
+        "curvature": rng.gauss(0, 1),
         "beta": 0.5,
         "xx": positive(rng) if rng.random() < 0.9 else 0.0,
         "energy": 100.0,
@@ -94,11 +95,11 @@ CASES = [
     Case(
         "scale",
         reference.Scale,
-        [{}, {"sigma": 3.0, "edge": 1.0, "share": 0.0}, {"share": 1.0}],
+        [{}, {"sigma": 3.0, "edge": 1.0, "share": 0.0}, {"share": 1.0, "cap": 1e9}],
         draw_scale,
         {"kept", "no_slope", "no_curvature", "not_visible"},
         [
-            Law("loss times c", {"self_slope": 1, "curvature": 1}, 0),
+            Law("loss times c", {"slope": 1, "curvature": 1}, 0),
             Law("direction times c, same displacement", {"lr": -1}, -1),
             Law("parameters times c, SGD", {"lr": 2, "dd": 2, "xx": 2}, 2),
         ],
@@ -237,9 +238,9 @@ def test_any_input(name: str, data: st.DataObject) -> None:
 
 
 def measured(name: str) -> tuple[str, ...]:
-    """Statistics whose loss costs the whole update: growth does without `previous`, and brake learns without `rate`."""
+    """Statistics whose loss costs the whole update: growth does without `previous`."""
     needs: tuple[str, ...] = _core.Rule(name).needs
-    return {"growth": ("rate",), "brake": ("gg",)}.get(name, needs)
+    return {"growth": ("rate",)}.get(name, needs)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -250,7 +251,9 @@ def test_not_finite_leaves_no_trace(name: str, bad: float) -> None:
     clean, hit = _core.Rule(name), _core.Rule(name)
     for i, stats in enumerate(histories(case, 60)):
         for need in measured(name) if i else ():
+            before = hit.state
             assert hit.update(**{**stats, need: bad})[1:] == ("skip", "not_finite")
+            assert {**hit.state, "bad": 0} == {**before, "bad": 0}, "what is not finite is at most counted"
         assert hit.update(**stats) == clean.update(**stats)
 
 
@@ -310,6 +313,7 @@ def test_unknown_rule() -> None:
         ("scale", {"sigma": 0.0}),
         ("scale", {"edge": 0.0}),
         ("scale", {"share": 1.5}),
+        ("scale", {"cap": 0.0}),
         ("growth", {"max_growth": 1.0}),
         ("growth", {"power": 0.0}),
         ("spike", {"limit": 0.5}),

@@ -50,9 +50,13 @@ def test_after_the_window_the_base_is_kept_and_annealed(anneal: str) -> None:
     rates = _rates(model, optimizer, scheduler)
     base = scheduler.history["base"][-1]
     assert scheduler.history["update"][-1] < WARMUP
+    shortened = 0
     for t in range(WARMUP + 1, UPDATES):
         # The factor is within 1e-15 of its formula; 1 + cos, as written here, loses digits near the end.
-        assert rates[t] == pytest.approx(base * SHAPES[anneal](t), rel=1e-12)
+        spiked = rates[t] < base * SHAPES[anneal](t) * (1 - 1e-12)
+        assert spiked or rates[t] == pytest.approx(base * SHAPES[anneal](t), rel=1e-12)
+        shortened += spiked
+    assert shortened <= scheduler.reasons.get("spike", 0) < UPDATES / 5
 
 
 def test_the_window_is_a_linear_warmup() -> None:
@@ -96,12 +100,12 @@ def test_a_gradient_that_explodes_brakes() -> None:
                 p.grad.mul_(30)
 
     rates = _rates(model, optimizer, scheduler, UPDATES, explode)
-    usual = rates[39]
+    usual = max(rates[20:40])  # single updates may be shortened
     assert rates[40] < usual / 10, "the first long gradient is a spike: at most 1.5 times the usual, not 30 times"
     assert scheduler.reasons["spike"] >= 1
     assert scheduler.reasons["braked"] >= 1
     # The new length has become usual after some twenty updates; what remains is the brake's.
-    assert max(rates[-20:]) == pytest.approx(usual * 0.5 ** scheduler.reasons["braked"], rel=1e-15)
+    assert max(rates[-20:]) == pytest.approx(usual * 0.25 ** scheduler.reasons["braked"], rel=1e-15)
 
 
 def test_one_odd_batch_does_not_brake() -> None:
