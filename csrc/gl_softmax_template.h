@@ -1,15 +1,8 @@
 /* gl_softmax_template.h - the kernels behind softmax and its curvature, written once for all levels.
  *
  * Parameter: GL_LEVEL_NAME(name), see gl_level_template.h.  Defines GL_SOFTMAX_KERNELS, the initializer of the table's
- * `softmax` member.  Sums run in GL_LANES lanes that are folded in halves, as in gl_stream_template.h.
+ * `softmax` member.  Sums run in GL_LANES lanes that gl_fold folds, as in gl_stream_template.h.
  */
-
-static double GL_LEVEL_NAME(gl_fold)(double lane[GL_LANES]) {
-    for (int half = GL_LANES / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; l++)
-            lane[l] += lane[l + half];
-    return lane[0];
-}
 
 static double GL_LEVEL_NAME(gl_max)(const double *values, int64_t n) {
     double lane[GL_LANES];
@@ -36,7 +29,7 @@ static double GL_LEVEL_NAME(gl_sum)(const double *values, int64_t n) {
     for (int64_t i = 0; i < n; i += GL_LANES)
         for (int l = 0; l < GL_LANES; l++)
             lane[l] += values[i + l];
-    return GL_LEVEL_NAME(gl_fold)(lane);
+    return gl_fold(lane);
 }
 
 static void GL_LEVEL_NAME(gl_scale_where)(double *restrict u, const double *restrict e, double scale, int64_t n) {
@@ -53,7 +46,7 @@ static double GL_LEVEL_NAME(gl_spread)(const double *e, const double *u, double 
             double offset = u[i + l] - centre;
             lane[l] += e[i + l] * (offset * offset);
         }
-    return GL_LEVEL_NAME(gl_fold)(lane);
+    return gl_fold(lane);
 }
 
 #define GL_SOFTMAX_KERNELS                                                                                             \

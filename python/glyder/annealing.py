@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,12 @@ POINTS = 4096
 
 def energy(name: str, horizon: int | None, warmup: int, parameters: Mapping[str, float]) -> float:
     """Sum of the squared factors of a schedule over the whole run."""
+    return _energy(name, horizon, warmup, tuple(sorted(parameters.items())))
+
+
+@functools.lru_cache(maxsize=64)  # asked for at every measurement, and thousands of factors long
+def _energy(name: str, horizon: int | None, warmup: int, items: tuple[tuple[str, float], ...]) -> float:
+    parameters = dict(items)
     updates = ENDLESS * max(warmup, 1) if horizon is None else horizon
     stride = -(-updates // POINTS)
     points = range(stride // 2, updates, stride) if updates > stride // 2 else range(1)

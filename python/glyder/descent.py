@@ -396,9 +396,9 @@ class GlyderLR(Scheduler):
         """What the rule makes of a measurement: a rate, if it has one, and the reason."""
         rate, action, reason = self._rules["glyder"].update(**statistics)
         if self.refresh == "window":
-            statistics |= {"beta": pending.beta, "xx": 0.0 if self._from_zero else direction.xx}
             run = energy(self.anneal, self.horizon, self.warmup, self._shape)
-            rate, action, reason = self._rules["scale"].update(energy=run, **statistics)
+            xx = 0.0 if self._from_zero else direction.xx
+            rate, action, reason = self._rules["scale"].update(energy=run, beta=pending.beta, xx=xx, **statistics)
         return rate if action == "keep" else None, reason
 
     def _adopt_groups(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import Any
 
@@ -15,19 +14,7 @@ import glyder
 
 from .problems import INPUTS, backward, batch, mlp, same, train, weights
 from .runs import Fragile
-
-UPDATES = 40
-
-
-def _make(model: nn.Module | None = None, optimizer: Any = torch.optim.AdamW, **options: Any) -> tuple[Any, Any, Any]:
-    model = mlp() if model is None else model
-    o = optimizer(model.parameters())
-    return model, o, glyder.GlyderLR(o, model, **({"total_steps": UPDATES} | options))
-
-
-def _state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    return copy.deepcopy(optimizer.state_dict()["state"])
-
+from .small import UPDATES, small_run, state_of
 
 # ---- numbers that are not finite
 
@@ -55,7 +42,7 @@ def _spoiled(model: nn.Module, t: int, kind: str) -> torch.Tensor:
 @pytest.mark.parametrize("kind", ["nan", "inf", "loss", "logits"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_an_update_that_is_not_finite_moves_nothing(name: str, kind: str, t: int) -> None:
-    model, optimizer, scheduler = _make(optimizer=OPTIMIZERS[name])
+    model, optimizer, scheduler = small_run(optimizer=OPTIMIZERS[name])
 
     def step(t: int, kind: str) -> None:
         def closure() -> torch.Tensor:
@@ -70,7 +57,7 @@ def test_an_update_that_is_not_finite_moves_nothing(name: str, kind: str, t: int
 
     for u in range(t):
         step(u, "good")
-    held = weights(model), _state(optimizer)
+    held = weights(model), state_of(optimizer)
     with pytest.warns(glyder.GlyderWarning, match="not a number: the update is skipped") as said:
         for u in range(3):
             step(t + u, kind)
@@ -79,7 +66,7 @@ def test_an_update_that_is_not_finite_moves_nothing(name: str, kind: str, t: int
     assert len([w for w in said if issubclass(w.category, glyder.GlyderWarning)]) == 1
     assert same(weights(model), held[0])
     if name != "lbfgs":  # it counts its own calls in its state
-        assert same(_state(optimizer), held[1])
+        assert same(state_of(optimizer), held[1])
     assert (scheduler.skipped, scheduler.updates, scheduler.reasons["not_finite"]) == (3, t, 3)
     for u in range(t + 3, t + 8):
         step(u, "good")
@@ -91,7 +78,7 @@ def test_an_update_that_is_not_finite_moves_nothing(name: str, kind: str, t: int
 def test_skipped_updates_leave_the_run_as_it_would_have_been() -> None:
     ends = []
     for bad in (False, True):
-        model, optimizer, scheduler = _make()
+        model, optimizer, scheduler = small_run()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", glyder.GlyderWarning)
             for t in range(20):
@@ -138,7 +125,7 @@ def test_observing_does_not_skip() -> None:
 
 
 def test_zero_gradients_at_the_start_wait() -> None:
-    model, optimizer, scheduler = _make(optimizer=torch.optim.SGD)
+    model, optimizer, scheduler = small_run(optimizer=torch.optim.SGD)
     held = weights(model)
     for t in range(6):
         backward(model, t)
@@ -153,7 +140,7 @@ def test_zero_gradients_at_the_start_wait() -> None:
 
 
 def test_zero_gradients_later_leave_the_base_rate() -> None:
-    model, optimizer, scheduler = _make(optimizer=torch.optim.SGD, anneal=None, warmup=10)
+    model, optimizer, scheduler = small_run(optimizer=torch.optim.SGD, anneal=None, warmup=10)
     train(model, optimizer, 10)
     base = scheduler._base
     with warnings.catch_warnings():
@@ -168,7 +155,7 @@ def test_an_update_without_any_gradient_is_none() -> None:
     """Also before the first: no rate, nothing to move, no error; and the run goes on as though it had not been."""
     ends = []
     for idle in (False, True):
-        model, optimizer, scheduler = _make()
+        model, optimizer, scheduler = small_run()
         for t in range(15):
             if idle and t in (0, 2, 9):
                 optimizer.zero_grad()
@@ -201,7 +188,7 @@ def test_frozen_empty_and_resting_groups() -> None:
 def test_zero_grad_that_keeps_zeros_changes_nothing() -> None:
     ends = []
     for to_none in (True, False):
-        model, optimizer, _ = _make()
+        model, optimizer, _ = small_run()
         for t in range(15):
             optimizer.zero_grad(set_to_none=to_none)
             backward(model, t)
@@ -236,7 +223,7 @@ def test_parameters_outside_of_the_model_are_refused_by_name() -> None:
 
 
 def test_strangers_added_later_are_refused_too() -> None:
-    model, optimizer, _ = _make(optimizer=torch.optim.SGD)
+    model, optimizer, _ = small_run(optimizer=torch.optim.SGD)
     extra = nn.Parameter(torch.ones(2))
     train(model, optimizer, 2)
     optimizer.add_param_group({"params": [extra]})
@@ -246,7 +233,7 @@ def test_strangers_added_later_are_refused_too() -> None:
 
 
 def test_replaced_parameters_do_not_pass_unseen() -> None:
-    model, optimizer, _ = _make(optimizer=torch.optim.SGD)
+    model, optimizer, _ = small_run(optimizer=torch.optim.SGD)
     train(model, optimizer, 2)
     model[2].weight = nn.Parameter(model[2].weight.detach().clone())  # the optimizer goes on with the old one
     optimizer.param_groups[0]["params"][2].grad = torch.ones(4, 8)
@@ -260,7 +247,7 @@ def test_replaced_parameters_do_not_pass_unseen() -> None:
 
 
 def test_a_displacement_whose_parameters_are_gone_is_dropped() -> None:
-    model, optimizer, scheduler = _make(optimizer=torch.optim.SGD, every=1)
+    model, optimizer, scheduler = small_run(optimizer=torch.optim.SGD, every=1)
     train(model, optimizer, 6)
     del optimizer.param_groups[0]["params"][3]
     with pytest.warns(glyder.GlyderWarning, match="parameters changed"):
@@ -273,7 +260,7 @@ def test_a_displacement_whose_parameters_are_gone_is_dropped() -> None:
 
 
 def test_a_forward_that_raises_is_counted_and_said_once() -> None:
-    model, optimizer, scheduler = _make(Fragile(), every=1, warmup=UPDATES)
+    model, optimizer, scheduler = small_run(Fragile(), every=1, warmup=UPDATES)
     train(model, optimizer, 5)
     base = scheduler._base
     model.broken = True
@@ -309,7 +296,7 @@ def _far_targets() -> Any:
     ids=["loss", "batches", "targets out of range"],
 )
 def test_nothing_ever_measured_is_raised(options: dict[str, Any], cause: type, says: str) -> None:
-    model, optimizer, scheduler = _make(**options)
+    model, optimizer, scheduler = small_run(**options)
     with (
         pytest.warns(glyder.GlyderWarning, match=says),
         pytest.raises(RuntimeError, match="could not measure anything in 3 attempts") as raised,
@@ -349,7 +336,7 @@ def test_observing_goes_on_with_parameters_outside_of_the_model() -> None:
 
 
 def test_a_loss_that_the_estimator_cannot_read_is_raised_with_the_remedy() -> None:
-    model, optimizer, _ = _make()
+    model, optimizer, _ = small_run()
     with pytest.raises(glyder.EstimatorError, match="squared_error"):
         for t in range(8):
             optimizer.zero_grad()
@@ -359,7 +346,7 @@ def test_a_loss_that_the_estimator_cannot_read_is_raised_with_the_remedy() -> No
 
 def test_a_step_without_a_forward_pass() -> None:
     """Gradients that were written by hand belong to no forward pass of the model."""
-    model, optimizer, scheduler = _make(every=1)
+    model, optimizer, scheduler = small_run(every=1)
     train(model, optimizer, 5)
     base = scheduler._base
     with pytest.warns(glyder.GlyderWarning, match="no forward pass of `model`"):
@@ -402,7 +389,7 @@ def test_a_rate_that_would_overflow_is_not_written() -> None:
 
 
 def test_total_steps_too_small_is_said_once_and_extend_helps() -> None:
-    model, optimizer, scheduler = _make(total_steps=12)
+    model, optimizer, scheduler = small_run(total_steps=12)
     train(model, optimizer, 12)
     with pytest.warns(glyder.GlyderWarning, match=r"total_steps=12 updates are done.*extend\(total_steps\)") as said:
         train(model, optimizer, range(12, 16))
@@ -419,7 +406,7 @@ def test_total_steps_too_small_is_said_once_and_extend_helps() -> None:
 
 @pytest.mark.parametrize("anneal", ["constant", "rsqrt"])
 def test_schedules_without_an_end_have_none(anneal: str) -> None:
-    model, optimizer, scheduler = _make(total_steps=12, anneal=anneal)
+    model, optimizer, scheduler = small_run(total_steps=12, anneal=anneal)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         train(model, optimizer, 20)

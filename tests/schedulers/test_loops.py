@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from typing import Any
 
@@ -14,22 +13,11 @@ from torch import nn
 import glyder
 
 from .problems import backward, batch, mlp, same, slope_and_curvature, train, weights
-
-UPDATES = 40
-
-
-def _make(model: nn.Module | None = None, optimizer: Any = torch.optim.AdamW, **options: Any) -> tuple[Any, Any, Any]:
-    model = mlp() if model is None else model
-    o = optimizer(model.parameters())
-    return model, o, glyder.GlyderLR(o, model, **({"total_steps": UPDATES} | options))
-
-
-def _state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    return copy.deepcopy(optimizer.state_dict()["state"])
+from .small import UPDATES, small_run, state_of
 
 
 def test_a_step_that_raised_is_repaired_at_the_next() -> None:
-    model, optimizer, scheduler = _make(every=1, warmup=UPDATES)
+    model, optimizer, scheduler = small_run(every=1, warmup=UPDATES)
     train(model, optimizer, 4)
 
     def halfway(self: Any, closure: Any = None) -> Any:
@@ -71,7 +59,7 @@ def test_clipped_gradients_are_noticed() -> None:
 
 
 def test_accumulated_gradients() -> None:
-    model, optimizer, scheduler = _make(every=1, warmup=20)
+    model, optimizer, scheduler = small_run(every=1, warmup=20)
     for t in range(20):
         optimizer.zero_grad()
         for micro in (0, 1):
@@ -121,13 +109,13 @@ def test_grad_scaler(fused: bool) -> None:
             scaler.scale(F.cross_entropy(model(x), y)).backward()
             if t in (0, 7):
                 next(model.parameters()).grad[0, 0] = float("inf")
-            before, held = weights(model), _state(optimizer)
+            before, held = weights(model), state_of(optimizer)
             scaler.step(optimizer)
             scaler.update()
             if t in (0, 7):
                 assert same(weights(model), before)
                 if held:
-                    assert same(_state(optimizer), held)
+                    assert same(state_of(optimizer), held)
             else:
                 made += 1
                 row = scheduler.history[-1] if made > 1 else None
