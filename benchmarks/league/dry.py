@@ -1,0 +1,65 @@
+"""What a suite has yet to run, counted without running it.
+
+Its studies are played through to the end: where a result is missing, all that were asked for together are imagined, the
+best in their middle. A grid whose best is at its edge will ask for more than is counted here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from benchmarks.league.suites import Stage, Suite
+from benchmarks.league.train import Run
+from benchmarks.league.workload import cells
+
+WORST = 1e9
+"""Imagined losses lie above: they never beat what was really run."""
+
+
+def imagined(wanted: list[Run]) -> list[dict[str, Any]]:
+    middle = (len(wanted) - 1) / 2
+    return [
+        {"key": r.key, "diverged": False, "initial": math.inf, "validation": {"loss": WORST + abs(i - middle)}}
+        for i, r in enumerate(wanted)
+    ]
+
+
+def missing(stage: Stage) -> list[Run]:
+    """Its runs that are not in the store, which afterwards holds imagined ones in memory."""
+    found = []
+    for study in stage.studies():
+        for wanted in study:
+            if new := stage.store.missing(wanted):
+                stage.store.records.update((r["key"], r) for r in imagined(wanted))
+                found += new
+    return found
+
+
+def pace(suite: Suite) -> dict[str, float]:
+    """Seconds an update by cell, from what was run; of any cell as ``""``."""
+    took: dict[str, list[float]] = {}
+    for r in suite.store.records.values():
+        if r.get("seconds"):
+            for name in (r["cell"], ""):
+                took.setdefault(name, []).append(r["seconds"] / r["steps"])
+    return {name: sum(times) / len(times) for name, times in took.items()}
+
+
+def dry_run(suite: Suite) -> str:
+    """A line a stage, and the total."""
+    each, known = pace(suite), cells()
+    lines, total = [], [0, 0, 0.0]
+    for stage in suite.stages():
+        runs = missing(stage)
+        updates = sum(known[r.cell].steps for r in runs)
+        seconds = sum(known[r.cell].steps * each.get(r.cell, each.get("", 0.01)) for r in runs)
+        total = [total[0] + len(runs), total[1] + updates, total[2] + seconds]
+        lines.append(_line(stage.name, len(runs), updates, seconds))
+    guess = "" if each else " (at 10 ms an update: nothing was timed yet)"
+    left_out = "not counted: more peaks where the best is at the edge of a grid; what a method adds to an update"
+    return "\n".join([*lines, _line("to run in all", *total) + guess, left_out])
+
+
+def _line(name: str, runs: int, updates: int, seconds: float) -> str:
+    return f"{name:20s} {runs:6d} runs {updates:9d} updates, about {seconds / 60:5.0f} minutes on one core"

@@ -1,0 +1,117 @@
+"""Who sets the learning rate: a tuned schedule, glyder, or a rival (``rivals.py``); all behind one small interface.
+
+A method is made once for a run and then called once an update, when the gradients are there. ``finish`` gives the
+model to score, which for methods that average is not the one that was trained.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+import glyder
+from benchmarks.league import optimizers
+from benchmarks.league.workload import Cell, Task
+from glyder.options import window
+
+
+class Method(Protocol):
+    def step(self, loss: Tensor) -> None: ...
+    def zero_grad(self) -> None: ...
+    def rate(self) -> float: ...
+    def finish(self) -> nn.Module: ...
+    def cost(self) -> tuple[float, int]:
+        """Extra forward passes (a backward counts as two) and copies of the parameters."""
+
+
+class Scheduled:
+    """Any of the league's optimizers under one torch scheduler for each."""
+
+    def __init__(self, task: Task, optimizer: str, lr: float) -> None:
+        self.model = task.model
+        self.optimizers = optimizers.make(optimizer, task.model, lr)
+        self.schedulers: list[Any] = []
+
+    def step(self, loss: Tensor) -> None:
+        for each in (*self.optimizers, *self.schedulers):
+            each.step()
+
+    def zero_grad(self) -> None:
+        for each in self.optimizers:
+            each.zero_grad()
+
+    def rate(self) -> float:
+        return float(self.optimizers[0].param_groups[0]["lr"])
+
+    def finish(self) -> nn.Module:
+        return self.model
+
+    def cost(self) -> tuple[float, int]:
+        return 0.0, 0
+
+
+def warmup_steps(kind: str, steps: int) -> int:
+    """Updates of warm-up: ``"none"``, ``"5%"`` of the run, or ``"glyder"``, as long as glyder's."""
+    return {"none": 0, "5%": max(1, round(0.05 * steps)), "glyder": window(steps)}[kind]
+
+
+class Tuned(Scheduled):
+    """A schedule with a given peak: what is tuned."""
+
+    def __init__(
+        self, task: Task, cell: Cell, optimizer: str, peak: float, anneal: str = "cosine", warmup: str = "5%"
+    ) -> None:
+        super().__init__(task, optimizer, peak)
+        warm = warmup_steps(warmup, cell.steps)
+        self.schedulers = [glyder.AnnealedLR(o, cell.steps, anneal, warmup=warm) for o in self.optimizers]
+
+
+class Plain(Scheduled):
+    """A constant rate, as a user who tunes nothing has it."""
+
+    def __init__(self, task: Task, cell: Cell, optimizer: str, peak: float) -> None:
+        super().__init__(task, optimizer, peak)
+
+
+class Glyder(Scheduled):
+    """GlyderLR with no learning rate given; ``start`` is what the optimizer is made with."""
+
+    def __init__(self, task: Task, cell: Cell, optimizer: str, start: float = 1e-3, **options: Any) -> None:
+        super().__init__(task, optimizer, start)
+        if cell.squared:
+            options.setdefault("loss", "squared_error")
+        made = self.optimizers if len(self.optimizers) > 1 else self.optimizers[0]
+        self.scheduler = glyder.GlyderLR(made, task.model, total_steps=cell.steps, **options)
+        self.schedulers = [self.scheduler]
+
+    def cost(self) -> tuple[float, int]:
+        return self.scheduler.cost
+
+
+class Followed(Glyder):
+    """GLyDER as published: the locally optimal rate followed to the end, without annealing."""
+
+    def __init__(self, task: Task, cell: Cell, optimizer: str, scale: float) -> None:
+        super().__init__(task, cell, optimizer, scale=scale, refresh="always", anneal=None)
+
+
+Maker = Callable[..., Method]
+
+
+@functools.cache
+def makers() -> dict[str, Maker]:
+    """Every method by name: ``make(task, cell, optimizer, **options)``."""
+    from benchmarks.league import ablations, rivals
+
+    return {
+        "glyder-ablated": ablations.Ablated,
+        "tuned": Tuned,
+        "fixed": Tuned,
+        "plain": Plain,
+        "glyder": Glyder,
+        "followed": Followed,
+        **rivals.RIVALS,
+    }

@@ -1,0 +1,62 @@
+"""The optimizers of the league, each from its rate alone."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+Made = list[Optimizer]
+
+
+def _one(make: Callable[..., Optimizer], model: nn.Module, lr: float, **options: Any) -> Made:
+    return [make([p for p in model.parameters() if p.requires_grad], lr=lr, **options)]
+
+
+def _muon(model: nn.Module, lr: float) -> Made:
+    """torch's Muon for hidden matrices, AdamW beside it for all else, at one rate (Muon's is matched to AdamW's)."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim == 2]
+    rest = [p for p in model.parameters() if p.requires_grad and p.ndim != 2]
+    made: Made = [torch.optim.Muon(matrices, lr=lr, adjust_lr_fn="match_rms_adamw")]
+    return [*made, torch.optim.AdamW(rest, lr=lr)] if rest else made
+
+
+def _packaged(name: str, model: nn.Module, lr: float, **options: Any) -> Made:
+    """An optimizer of the package pytorch_optimizer; Lookahead wraps AdamW as its paper does."""
+    import pytorch_optimizer as packaged
+
+    if name == "Lookahead":
+        inner = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=lr)
+        return [packaged.Lookahead(inner, k=5, alpha=0.5)]
+    return _one(getattr(packaged, name), model, lr, **options)
+
+
+MAKERS: dict[str, Callable[[nn.Module, float], Made]] = {
+    "SGD": functools.partial(_one, torch.optim.SGD),
+    "momentum": functools.partial(_one, torch.optim.SGD, momentum=0.9),
+    "AdamW": functools.partial(_one, torch.optim.AdamW),
+    "RMSprop": functools.partial(_one, torch.optim.RMSprop),
+    "Muon": _muon,
+    "Lion": functools.partial(_packaged, "Lion"),
+    "AdaBelief": functools.partial(_packaged, "AdaBelief"),
+    "Lookahead": functools.partial(_packaged, "Lookahead"),
+    "SWATS": functools.partial(_packaged, "SWATS"),
+}
+
+MAIN = ("SGD", "momentum", "AdamW")
+
+CENTRES = {"RMSprop": -0.5, "Muon": 0.5, "Lion": -1.0, "AdaBelief": 0.0, "Lookahead": 0.0, "SWATS": 0.0}
+"""Where the grid of peaks starts, in decades from AdamW's."""
+
+
+def centre(cell_centre: dict[str, float], optimizer: str) -> float:
+    """log10 of the middle of a grid of peaks."""
+    return cell_centre[optimizer] if optimizer in cell_centre else cell_centre["AdamW"] + CENTRES[optimizer]
+
+
+def make(optimizer: str, model: nn.Module, lr: float) -> Made:
+    return MAKERS[optimizer](model, lr)

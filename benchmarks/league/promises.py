@@ -1,0 +1,139 @@
+"""What glyder promises of the league, and whether the figures bear it out."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from benchmarks.league import scale
+from benchmarks.league.markdown import ranged
+from benchmarks.league.optimizers import MAIN
+from benchmarks.league.rivals import CLASS
+
+
+class Promise(NamedTuple):
+    """``holds`` is None where it cannot be told."""
+
+    text: str
+    holds: bool | None
+    figure: str = "not measured"
+
+
+def promises(found: dict[str, Any]) -> list[Promise]:
+    """All promises, of a summary."""
+    untuned = [_better(found, name, f"better than {name} in its class") for name in CLASS]
+    return [
+        *_bounds(found, ""),
+        _divergence(found["diverged"]),
+        *_bounds(found["reserved"], "reserved workloads: "),
+        _ladder(found.get("ladder_slope")),
+        *_scale(found["scale"]),
+        _worth(found.get("worth_runs")),
+        _better(found, "fixed", "better than one fixed peak per optimizer"),
+        _better(found, "followed", "better than GLyDER followed to the end, as published"),
+        *untuned,
+        _starts(found["starts"]),
+        *_cost(found.get("cost")),
+        _spans(found["tuned_peaks"]),
+    ]
+
+
+def _bounds(group: dict[str, Any], of: str) -> list[Promise]:
+    texts = (
+        "median regret at most 0, the upper end of its interval at most 0.1",
+        "no regret above 0.5",
+        "loss at most 1.05 of the tuned one everywhere, at 95 %",
+    )
+    if not group["pairs"]:
+        return [Promise(of + text, None) for text in texts]
+    median, worst = group["median_regret"], group["worst_regret"]
+    highest = max(group["cells"], key=lambda c: c["interval"][1])
+    over = sum(c["interval"][1] > 1.05 for c in group["cells"])
+    upper = f"{highest['interval'][1]:.3f} in {highest['cell']} {highest['optimizer']}"
+    kept = (median["value"] <= 0 and median["interval"][1] <= 0.1, worst["value"] <= 0.5, over == 0)
+    figures = (
+        ranged(median),
+        f"{ranged(worst)} in {worst['where']}",
+        f"above in {over} of {group['pairs']}; highest upper end {upper}",
+    )
+    return [Promise(of + text, holds, figure) for text, holds, figure in zip(texts, kept, figures, strict=True)]
+
+
+def _divergence(runs: dict[str, Any]) -> Promise:
+    text, where = "no run diverges", f": {', '.join(runs['where'])}" if runs["where"] else ""
+    if not runs["runs"]:
+        return Promise(text, None)
+    return Promise(text, runs["diverged"] == 0, f"{runs['diverged']} of {runs['runs']}{where}")
+
+
+def _ladder(slope: dict[str, Any] | None) -> Promise:
+    text = "regret does not grow with the length of the run: slope at most 0 within its interval"
+    if slope is None:
+        return Promise(text, None)
+    return Promise(text, slope["interval"][0] <= 0, f"{ranged(slope)} for each factor 4")
+
+
+def _scale(found: dict[str, dict[str, Any]]) -> list[Promise]:
+    near = "the scale within 0.2 decades rms of the tuned peaks"
+    never = "the scale never more than 0.4 decades off"
+    half = "the scale at most half as far off as one fixed peak per optimizer"
+    ours, fixed = found.get(scale.OURS), found.get(scale.FIXED)
+    if ours is None:
+        return [Promise(text, None) for text in (near, never, half)]
+    rms, worst = ours["rms"], ours["worst"]
+    kept = [
+        Promise(near, rms <= 0.2, f"{rms:.2f} over {ours['pairs']} pairs"),
+        Promise(never, abs(worst) <= 0.4, f"{worst:+.2f} in {ours['where']}"),
+    ]
+    if fixed is None:
+        return [*kept, Promise(half, None)]
+    return [*kept, Promise(half, rms <= 0.5 * fixed["rms"], f"{rms:.2f} against {fixed['rms']:.2f}")]
+
+
+def _worth(worth: dict[str, Any] | None) -> Promise:
+    text = "worth at least 7 tuned runs"
+    if worth is None:
+        return Promise(text, None)
+    runs = worth["runs"]
+    figure = f"{'more than 7' if runs is None else runs}, at a mean ratio of {worth['glyder']:.3f}"
+    return Promise(text, runs is None or runs >= 7, figure)
+
+
+def _better(found: dict[str, Any], method: str, text: str) -> Promise:
+    """By the geometric mean of loss ratios, the upper end of its interval below 1."""
+    row = next((r for r in found.get("rivals", []) if r["method"] == method and r["pairs"]), None)
+    if row is None:
+        return Promise(text, None)
+    ratio, ended = row["glyder_to_it"], [f"{row[n]} of its runs {n}" for n in ("diverged", "crashed") if row[n]]
+    figure = f"loss {ranged(ratio)} of its loss in the mean, over {row['pairs']} pairs"
+    return Promise(text, ratio["interval"][1] < 1, "; ".join([figure, *ended]))
+
+
+def _starts(found: dict[str, Any]) -> Promise:
+    text = "runs from starting rates of 1e-9 to 10 are identical to the bit"
+    if not found["groups"]:
+        return Promise(text, None)
+    figure = f"{len(found['differ'])} of {found['groups']} cells, optimizers and seeds differ"
+    return Promise(text, not found["differ"], ": ".join(filter(None, [figure, ", ".join(found["differ"])])))
+
+
+def _cost(cost: dict[str, Any] | None) -> list[Promise]:
+    time = "costs at most 1.05 of the time of a run"
+    memory = "takes at most two copies of the parameters in memory, for a while"
+    if cost is None:
+        return [Promise(time, None), Promise(memory, None)]
+    wall, peak = cost["wall"], cost["memory"]
+    grew = (
+        f"the models are too small to tell: the peak of the process grew by {peak['median']:.0f} KiB more than tuned "
+        f"in the median, {peak['worst']:.0f} KiB at most"
+    )
+    if wall is None:
+        return [Promise(time, None), Promise(memory, None, grew)]
+    figure = f"{wall['median']:.3f} in the median, {wall['worst']:.3f} at most"
+    return [Promise(time, wall["median"] <= 1.05, figure), Promise(memory, None, grew)]
+
+
+def _spans(peaks: dict[str, dict[str, float]]) -> Promise:
+    text, main = "tuned peaks span at least 2 decades", {o: peaks[o]["decades"] for o in MAIN if o in peaks}
+    if not main:
+        return Promise(text, None)
+    return Promise(text, all(d >= 2 for d in main.values()), ", ".join(f"{o} {d:.1f}" for o, d in main.items()))

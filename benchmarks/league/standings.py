@@ -1,0 +1,151 @@
+"""The other methods of a league: released rivals, other schedules, one peak for all cells, variants of glyder.
+
+Of the recipes, peaks or scales of a method, each pair counts the one that was run on seeds B, or the best of them. A
+method is compared on the seeds that all its pairs have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from benchmarks.league.pairs import League, Pair, Record
+from benchmarks.league.plan import RIVAL_SEEDS
+from benchmarks.league.resample import clustered, geometric, interval, wins
+from benchmarks.league.rivals import HORIZON
+from benchmarks.league.train import FRESH_SEEDS
+
+CHOSEN = ("peak", "warmup", "recipe", "scale")
+"""Options that are chosen for each pair and so do not tell methods apart."""
+SWEEPS = {"glyder": {"scale", "start"}, "plain": {"peak"}}
+"""Options of lines that are drawn as curves and enter no table."""
+
+
+@dataclass
+class Other:
+    """A method beside the two: by the index of the pair, test losses by seed, and the recipe."""
+
+    losses: dict[int, dict[int, float]] = field(default_factory=dict)
+    recipes: dict[int, str] = field(default_factory=dict)
+    lines: list[Record] = field(default_factory=list)
+
+    @property
+    def seeds(self) -> list[int]:
+        return [s for s in FRESH_SEEDS if all(s in by_seed for by_seed in self.losses.values())]
+
+    def table(self, seeds: list[int]) -> np.ndarray:
+        return np.array([[by_seed[s] for s in seeds] for by_seed in self.losses.values()])
+
+
+def label(record: Record) -> str:
+    """Name of a method, empty if it is no rival."""
+    method, options = record["method"], record["options"]
+    rest = {k: v for k, v in options.items() if k not in CHOSEN}
+    if method.startswith("glyder-") or (method in SWEEPS and set(options) <= SWEEPS[method]):
+        return ""
+    if method == "tuned" and not rest:
+        return ""
+    return " ".join([method, *(k if v is True else f"{k}={v}" for k, v in sorted(rest.items()))])
+
+
+def collect(league: League) -> dict[str, Other]:
+    """All other methods by name, whether or not a pair has them on seeds B."""
+    index = {(p.cell.name, p.optimizer): i for i, p in enumerate(league.pairs)}
+    found: dict[str, Other] = {}
+    for (cell, optimizer, _, _), by_seed in league.runs.items():
+        first = next(iter(by_seed.values()))
+        if not (name := label(first)):
+            continue
+        other = found.setdefault(name, Other())
+        other.lines += by_seed.values()
+        i = index.get((cell, optimizer))
+        if i is None or any(s not in by_seed for s in RIVAL_SEEDS):
+            continue
+        test = {s: league.loss(by_seed[s], "test") for s in FRESH_SEEDS if s in by_seed}
+        if i not in other.losses or _mean(test) < _mean(other.losses[i]):
+            other.losses[i] = test
+            other.recipes[i] = str(first["options"].get("recipe", first["options"].get("scale", "")))
+    for other in found.values():
+        other.losses = dict(sorted(other.losses.items()))
+    return dict(sorted(found.items()))
+
+
+def knows(name: str, recipe: str) -> bool:
+    """Whether a method is told the length of the run."""
+    if name in HORIZON:
+        return HORIZON[name].get(recipe, False)
+    return name not in ("followed", "tuned anneal=constant", "tuned anneal=rsqrt")
+
+
+def _mean(losses: dict[int, float]) -> float:
+    """Over the seeds that every method has."""
+    return sum(losses[s] for s in RIVAL_SEEDS)
+
+
+def of_pairs(pairs: list[Pair], method: str, seeds: list[int]) -> np.ndarray:
+    """Test losses of ``"tuned"`` or ``"glyder"``."""
+    return np.array([p.test[method][[FRESH_SEEDS.index(s) for s in seeds]] for p in pairs])
+
+
+def rivals(league: League) -> list[dict[str, Any]]:
+    """A row for every other method."""
+    rows = []
+    for name, other in collect(league).items():
+        ended = {
+            "runs": len(other.lines),
+            "crashed": sum("crashed" in r for r in other.lines),
+            "diverged": sum(r["diverged"] for r in other.lines),
+        }
+        recipes = dict(sorted(Counter(r for r in other.recipes.values() if r).items()))
+        figures = _figures(league.pairs, other) if other.losses else {}
+        knowing = sum(knows(name, other.recipes[i]) for i in other.losses)
+        counted = {"method": name, "pairs": len(other.losses), "know_length": knowing, "recipes": recipes}
+        rows.append({**counted, **ended, **figures})
+    return rows
+
+
+def _figures(league_pairs: list[Pair], other: Other) -> dict[str, Any]:
+    pairs, seeds = [league_pairs[i] for i in other.losses], other.seeds
+    theirs, tuned, ours = other.table(seeds), of_pairs(pairs, "tuned", seeds), of_pairs(pairs, "glyder", seeds)
+    ratios = theirs.mean(1) / tuned.mean(1)
+    recipes = [other.recipes[i] for i in other.losses]
+    regrets = [p.regret(r) for p, r in zip(pairs, ratios, strict=True)]
+
+    def against(_: Any, ratios: np.ndarray) -> np.ndarray:
+        return np.array([wins(ratios), geometric(ratios)])
+
+    drawn = clustered(theirs, ours, [p.cell.workload for p in pairs], against)
+    won, mean = against(None, ours.mean(1) / theirs.mean(1))
+    return {
+        "seeds": seeds,
+        "mean_ratio": geometric(ratios), "median_ratio": float(np.median(ratios)), "worst_ratio": ratios.max(),
+        "median_regret": float(np.median(regrets)), "worst_regret": max(regrets),
+        "win_rate": {"value": won, "interval": interval(drawn[:, 0])},
+        "glyder_to_it": {"value": mean, "interval": interval(drawn[:, 1])},
+        "glyder_mean_ratio": geometric(ours.mean(1) / tuned.mean(1)),
+        "cells": [
+            {"cell": p.cell.name, "optimizer": p.optimizer, "recipe": recipe, "ratio": ratio, "regret": regret}
+            for p, recipe, ratio, regret in zip(pairs, recipes, ratios, regrets, strict=True)
+        ],
+    }  # fmt: skip
+
+
+def standings(league: League) -> dict[str, Any]:
+    """Mean rank by optimizer over the pairs that all methods have; a method with less than half of them has none."""
+    others, found = collect(league), {}
+    for optimizer in dict.fromkeys(p.optimizer for p in league.pairs):
+        indices = [i for i, p in enumerate(league.pairs) if p.optimizer == optimizer]
+        ranked = {n: o for n, o in others.items() if 2 * len(o.losses.keys() & set(indices)) >= len(indices)}
+        shared = [i for i in indices if all(i in o.losses for o in ranked.values())]
+        pairs, seeds = [league.pairs[i] for i in shared], list(RIVAL_SEEDS)
+        table = {method: of_pairs(pairs, method, seeds).mean(1) for method in ("tuned", "glyder") if pairs}
+        table |= {n: np.array([_mean(o.losses[i]) / len(seeds) for i in shared]) for n, o in ranked.items() if pairs}
+        losses = np.array(list(table.values()))
+        ranks = [1 + (losses < line).sum(0) + ((losses == line).sum(0) - 1) / 2 for line in losses]
+        means = [float(np.mean(r)) if len(r) else math.nan for r in ranks]
+        found[optimizer] = {"cells": len(shared), "ranks": dict(zip(table, means, strict=True))}
+    return found

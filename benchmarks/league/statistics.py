@@ -1,0 +1,225 @@
+"""What the lines of a store say: ratio and regret of glyder by cell and optimizer, over the league, and its cost.
+
+Ratio: mean test loss of glyder over that of the tuned schedule, on the same seeds B. Regret puts it on the scale of the
+tuned valley, which seeds A measured: 0 is its bottom, 1 a peak one step of the grid off. Intervals hold 95 % of the
+bootstrap: over seeds for a pair, over workloads and their seeds for the league.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+
+from benchmarks.league import scale
+from benchmarks.league.optimizers import MAIN
+from benchmarks.league.pairs import League, Pair, Record
+from benchmarks.league.resample import RESAMPLES, best_of, clustered, geometric, interval, over_seeds, wins
+from benchmarks.league.standings import rivals, standings
+from benchmarks.league.store import Store
+from benchmarks.league.suites import STARTS
+from benchmarks.league.train import FRESH_SEEDS, TUNING_SEEDS
+
+FIGURES = ("median_ratio", "worst_ratio", "median_regret", "worst_regret", "win_rate", "mean_ratio")
+
+LADDERS = {
+    "mnist-mlp": ("mnist-mlp-t300", "mnist-mlp-t1200", "mnist-mlp-t4800"),
+    "shakespeare": ("shakespeare-t125", "shakespeare", "shakespeare-t2000"),
+}
+
+
+def _errors(pair: Pair, part: str) -> float | None:
+    """Mean of glyder's error less the tuned one's, over the seeds where both have one."""
+    scores = zip(*([r.get(part, {}) for r in pair.runs[method]] for method in ("glyder", "tuned")), strict=True)
+    gaps = [ours["error"] - theirs["error"] for ours, theirs in scores if "error" in ours and "error" in theirs]
+    return float(np.mean(gaps)) if gaps else None
+
+
+def _worst(records: list[Record]) -> float | None:
+    """The greatest training loss within the runs, relative to the loss before training; None if one was not finite."""
+    found = [r["worst"] / r["initial"] if r.get("worst") is not None else math.inf for r in records]
+    return max(found) if math.isfinite(max(found)) else None
+
+
+def row(pair: Pair) -> dict[str, Any]:
+    """Everything that is told of a pair."""
+    ours, theirs = pair.runs["glyder"], pair.runs["tuned"]
+    drawn = over_seeds(pair.test["tuned"], pair.test["glyder"])
+    both = list(zip(ours, theirs, strict=True))
+    timed = [g["seconds"] / t["seconds"] for g, t in both if g.get("seconds") and t.get("seconds")]
+    T = pair.cell.steps
+    return {
+        "cell": pair.cell.name, "optimizer": pair.optimizer, "workload": pair.cell.workload,
+        "stretch": pair.cell.stretch, "steps": T, "reserved": pair.cell.reserved,
+        "peak": pair.tuning.peak.rate, "warmup": pair.tuning.peak.warmup, "valley": list(pair.tuning.valley),
+        "tuned_loss": float(pair.test["tuned"].mean()), "glyder_loss": float(pair.test["glyder"].mean()),
+        "ratio": pair.ratio, "interval": interval(drawn),
+        "regret": pair.regret(pair.ratio), "regret_interval": interval(pair.regret(drawn)),
+        "tuned_regret": pair.regret(1.0), "floored": pair.span[1],
+        "train_ratio": float(pair.train["glyder"].mean() / pair.train["tuned"].mean()),
+        "error_difference": _errors(pair, "test"), "train_error_difference": _errors(pair, "train"),
+        "cost_steps": 1 + float(np.mean([g.get("forwards", 0) for g in ours])) / (3 * T),
+        "cost_wall": float(np.median(timed)) if timed else None,
+        "copies": float(np.mean([g.get("copies", 0) for g in ours])),
+        "memory": float(np.median([g.get("memory", 0) - t.get("memory", 0) for g, t in both])),
+        "worst": _worst(ours), "tuned_worst": _worst(theirs),
+        "diverged": sum(g["diverged"] for g in ours), "tuned_diverged": sum(t["diverged"] for t in theirs),
+        "tuning_runs": pair.tuning.runs, "tuning_steps": pair.tuning.steps,
+    }  # fmt: skip
+
+
+def overall(pairs: list[Pair]) -> dict[str, Any]:
+    """Median and worst of ratio and regret, share of wins and mean ratio, each with its interval."""
+    tuned, ours = (np.array([p.test[method] for p in pairs]) for method in ("tuned", "glyder"))
+    low, span = np.array([p.tuning.valley[0] for p in pairs]), np.array([p.span[0] for p in pairs])
+
+    def figures(rows: np.ndarray, ratios: np.ndarray) -> np.ndarray:
+        regrets = (ratios - low[rows]) / span[rows]
+        ends = [of(figure) for figure in (ratios, regrets) for of in (np.median, np.max)]
+        return np.array([*ends, wins(ratios), geometric(ratios)])
+
+    ratios = ours.mean(1) / tuned.mean(1)
+    values = figures(np.arange(len(pairs)), ratios)
+    drawn = clustered(tuned, ours, [p.cell.workload for p in pairs], figures)
+    found: dict[str, Any] = {
+        name: {"value": float(values[i]), "interval": interval(drawn[:, i])} for i, name in enumerate(FIGURES)
+    }
+    for name, of_pairs in {"ratio": ratios, "regret": (ratios - low) / span}.items():
+        found[f"worst_{name}"]["where"] = pairs[int(np.argmax(of_pairs))].name
+    return found
+
+
+def ladder(pairs: list[Pair]) -> dict[str, Any] | None:
+    """Slope of regret against log4 of the length of a run, by ladder and optimizer, and the mean of the slopes."""
+    known, lines, slopes = {(p.cell.name, p.optimizer): p for p in pairs}, [], []
+    for i, (workload, rungs) in enumerate(LADDERS.items()):
+        seeds = np.random.default_rng(i).integers(len(FRESH_SEEDS), size=(RESAMPLES, len(FRESH_SEEDS)))
+        for optimizer in dict.fromkeys(p.optimizer for p in pairs):
+            steps = [known.get((name, optimizer)) for name in rungs]
+            found = [p for p in steps if p is not None]
+            if len(found) < len(rungs):
+                continue
+            x = np.log([p.cell.steps for p in found]) / math.log(4)
+            weights = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+            drawn = [p.test["glyder"][seeds].mean(1) / p.test["tuned"][seeds].mean(1) for p in found]
+            slope = np.stack([p.regret(r) for p, r in zip(found, drawn, strict=True)], 1) @ weights
+            value = float(np.array([p.regret(p.ratio) for p in found]) @ weights)
+            lines.append({"workload": workload, "optimizer": optimizer, "value": value, "interval": interval(slope)})
+            slopes.append(slope)
+    if not lines:
+        return None
+    mean = float(np.mean([line["value"] for line in lines]))
+    return {"value": mean, "interval": interval(np.mean(slopes, 0)), "lines": lines}
+
+
+def worth(pairs: list[Pair]) -> dict[str, Any]:
+    """Mean expected best of k tuned runs, relative to the tuned loss, and the least k that does as well as glyder."""
+    curve = [geometric(of_k) for of_k in zip(*(best_of(p.tuning.grid) for p in pairs), strict=True)]
+    ours = geometric([p.ratio for p in pairs])
+    return {
+        "runs": next((k for k, v in enumerate(curve, 1) if v <= ours), None),
+        "expected_best": curve,
+        "glyder": ours,
+    }
+
+
+def spans(league: League) -> dict[str, dict[str, float]]:
+    """Decades between the least and the greatest tuned peak of each optimizer, over the development cells."""
+    found: dict[str, list[int]] = {}
+    for (cell, optimizer), tuning in league.tunings.items():
+        if not league.known[cell].reserved:
+            found.setdefault(optimizer, []).append(tuning.peak.half)
+    return {o: {"decades": (max(h) - min(h)) / 2, "cells": len(h)} for o, h in found.items()}
+
+
+def starts(league: League) -> dict[str, Any]:
+    """Whether runs that differ in the rate their optimizer is made with end with the same scores, to the bit."""
+    ends: dict[tuple[str, str, int], dict[float, str]] = {}
+    for r in league.lines:
+        if r["method"] == "glyder" and set(r["options"]) == {"start"}:
+            scores = json.dumps([r["diverged"], *(r.get(part) for part in ("train", "validation", "test"))])
+            ends.setdefault((r["cell"], r["optimizer"], r["seed"]), {})[r["options"]["start"]] = scores
+    groups = {name: by_rate for name, by_rate in ends.items() if set(STARTS) <= by_rate.keys()}
+    differ = [f"{cell} {o} seed {s}" for (cell, o, s), by_rate in groups.items() if len(set(by_rate.values())) > 1]
+    return {"groups": len(groups), "differ": differ}
+
+
+def errors_of_scale(league: League, store: Store) -> dict[str, dict[scale.Name, float]]:
+    """Errors of the predictors of the tuned peak, on the development cells, from what ``scale`` stored."""
+    names = [name for name in league.tunings if not league.known[name[0]].reserved]
+    tuned = {name: scale.best_log_peak(league.tunings[name].peak) for name in names}
+    seen = scale.found(store, league.recipe, {})
+    return scale.errors(tuned, seen, {name: league.known[name[0]].workload for name in names})
+
+
+def divergence(league: League) -> dict[str, Any]:
+    """Runs of glyder with its defaults that diverged, or raised, on any seed of any cell."""
+    runs = [r for r in league.lines if r["method"] == "glyder" and not r["options"]]
+    return {
+        "runs": len(runs),
+        "diverged": sum(r["diverged"] for r in runs),
+        "crashed": sum("crashed" in r for r in runs),
+        "where": sorted({f"{r['cell']} {r['optimizer']} seed {r['seed']}" for r in runs if r["diverged"]}),
+    }
+
+
+def cost(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Steps and wall time of a run relative to the tuned schedule's own, and what the tuning took beside."""
+    steps, wall = [r["cost_steps"] for r in rows], [r["cost_wall"] for r in rows if r["cost_wall"] is not None]
+    return {
+        "steps": {"mean": float(np.mean(steps)), "worst": max(steps)},
+        "wall": {"median": float(np.median(wall)), "worst": max(wall)} if wall else None,
+        "copies": float(np.mean([r["copies"] for r in rows])),
+        "memory": {"median": float(np.median([r["memory"] for r in rows])), "worst": max(r["memory"] for r in rows)},
+        "tuning_runs": sum(r["tuning_runs"] for r in rows),
+        "tuning_steps": sum(r["tuning_steps"] for r in rows),
+        "tuning_to_one_run": float(np.mean([r["tuning_runs"] for r in rows])),
+    }
+
+
+def environments(league: League) -> dict[str, list[str]]:
+    """Every version, machine and commit that the lines come from."""
+    found = [r["environment"] for r in league.lines if "environment" in r]
+    return {name: sorted({str(e[name]) for e in found if name in e}) for name in sorted({n for e in found for n in e})}
+
+
+def summary(league: League) -> dict[str, Any]:
+    """All figures of the league, ready for JSON: overall those of the main optimizers on the development cells.
+
+    Other optimizers and the reserved cells have figures of their own.
+    """
+    pairs = [p for p in league.pairs if p.optimizer in MAIN]
+    scales = Store(scale.path(league.store.path.parent))
+    found: dict[str, Any] = {
+        "recipe": league.recipe, "environment": environments(league),
+        "seeds": {"tuning": list(TUNING_SEEDS), "comparison": list(FRESH_SEEDS)},
+        "pairs": len(pairs), "incomplete": league.incomplete,
+        "diverged": divergence(league), "tuned_peaks": spans(league), "starts": starts(league),
+        "scale": scale.summary(errors_of_scale(league, scales)),
+        "others": group([p for p in league.pairs if p.optimizer not in MAIN]), "reserved": group(league.reserved),
+    }  # fmt: skip
+    if pairs:
+        found |= group(pairs) | {
+            "ladder_slope": ladder(pairs), "worth_runs": worth(pairs),
+            "rivals": rivals(league), "ranks": standings(league),
+        }  # fmt: skip
+    return rounded(found)
+
+
+def group(pairs: list[Pair]) -> dict[str, Any]:
+    """What is told of any pairs that belong together."""
+    rows = [row(p) for p in pairs]
+    return {"pairs": len(pairs), **overall(pairs), "cost": cost(rows), "cells": rows} if pairs else {"pairs": 0}
+
+
+def rounded(value: Any) -> Any:
+    """To six digits, and None where a number is not finite."""
+    if isinstance(value, dict):
+        return {k: rounded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(v) for v in value]
+    if isinstance(value, float | np.floating):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,110 @@
+"""The rival: a schedule whose peak, and warm-up, are tuned for the cell and the optimizer.
+
+On seeds A and the validation part: seven peaks half a decade apart, more while the best is at the edge; the best and
+its neighbours again with each other warm-up; the best three of the best warm-up on every seed A.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.league import optimizers
+from benchmarks.league.store import Store
+from benchmarks.league.train import TUNING_SEEDS, Run
+from benchmarks.league.workload import Cell
+
+WARMUPS = ("5%", "none", "glyder")
+SIDE = 3
+"""Half-decades on each side of the centre of the first grid."""
+FURTHEST = 16
+"""Half-decades from the centre at which the search gives up."""
+
+Study = Generator[list[Run], None, Any]
+"""Asks for runs, and is resumed when they are all in the store; what it returns is its result."""
+
+
+@dataclass
+class Replay:
+    """A study taken from the store alone, as far as that goes: its result, all it asked for, what of it is missing."""
+
+    result: Any
+    asked: set[str]
+    missing: list[Run]
+
+
+def replay(study: Study, store: Store) -> Replay:
+    asked: set[str] = set()
+    while True:
+        try:
+            wanted = next(study)
+        except StopIteration as end:
+            return Replay(end.value, asked, [])
+        asked |= {run.key for run in wanted}
+        if missing := store.missing(wanted):
+            return Replay(None, asked, missing)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """A tuned schedule: its peak in half-decades (10^(k/2)), its warm-up, and losses by half-decade."""
+
+    half: int
+    warmup: str
+    losses: dict[int, float]
+
+    @property
+    def rate(self) -> float:
+        return peak(self.half)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {"peak": self.rate, "warmup": self.warmup}
+
+
+def peak(half: int) -> float:
+    """10^(k/2), to six digits: one number, one key."""
+    return float(f"{10 ** (half / 2):.6g}")
+
+
+def run_at(cell: Cell, optimizer: str, half: int, warmup: str, seed: int) -> Run:
+    return Run(cell.name, optimizer, "tuned", seed, {"peak": peak(half), "warmup": warmup})
+
+
+def loss_of(record: dict[str, Any]) -> float:
+    """Validation loss, infinite if the run diverged."""
+    return math.inf if record["diverged"] else record["validation"]["loss"]
+
+
+def tune(cell: Cell, optimizer: str, store: Store) -> Study:
+    """Ask for the runs of the tuning, one stage after the other; returns a :class:`Peak`."""
+
+    def losses(halves: range | list[int], warmup: str, seeds: tuple[int, ...]) -> Study:
+        """Mean validation loss by half-decade, the range extended until its best is inside."""
+        low, high = min(halves), max(halves)
+        while True:
+            yield [run_at(cell, optimizer, k, warmup, s) for k in range(low, high + 1) for s in seeds]
+            found = {
+                k: sum(loss_of(store[run_at(cell, optimizer, k, warmup, s)]) for s in seeds) / len(seeds)
+                for k in range(low, high + 1)
+            }
+            best = min(found, key=found.__getitem__)
+            if best == low and best > middle - FURTHEST:
+                low -= 1
+            elif best == high and best < middle + FURTHEST:
+                high += 1
+            else:
+                return found, best
+
+    middle = round(2 * optimizers.centre(dict(cell.centre), optimizer))
+    found, best = yield from losses(range(middle - SIDE, middle + SIDE + 1), WARMUPS[0], TUNING_SEEDS[:1])
+    chosen, least = WARMUPS[0], found[best]
+    for warmup in WARMUPS[1:]:
+        others, other = yield from losses(range(best - 1, best + 2), warmup, TUNING_SEEDS[:1])
+        if others[other] < least:
+            chosen, least, centre = warmup, others[other], other
+    centre = best if chosen == WARMUPS[0] else centre
+    final, half = yield from losses(range(centre - 1, centre + 2), chosen, TUNING_SEEDS)
+    return Peak(half, chosen, final)

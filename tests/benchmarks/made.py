@@ -1,0 +1,80 @@
+"""A league whose answer is known: cells that are never built, and the lines that their runs would have left."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.league.plan import compare
+from benchmarks.league.store import Store
+from benchmarks.league.train import FRESH_SEEDS, Run, recipe
+from benchmarks.league.tuning import Study, peak
+from benchmarks.league.workload import Cell
+
+INITIAL = 2.3
+Model = Callable[[Run], float]
+"""The loss that a run ends at; infinite if it diverges."""
+
+
+def cell(name: str, workload: str = "", steps: int = 100, **more: Any) -> Cell:
+    centre = {"SGD": 0.0, "AdamW": -2.0}
+    return Cell(name, workload or name, lambda seed: pytest.fail("a cell was built"), steps, centre, **more)
+
+
+def score(loss: float, part: str) -> dict[str, float]:
+    return {"loss": 0.9 * loss if part == "train" else loss, "error": loss / 10}
+
+
+def line(run: Run, loss: float, steps: int = 100) -> dict[str, Any]:
+    parts = ("train", "validation", "test") if run.seed in FRESH_SEEDS else ("train", "validation")
+    ours = run.method == "glyder"
+    return {
+        "key": run.key, "cell": run.cell, "optimizer": run.optimizer, "method": run.method, "seed": run.seed,
+        "options": run.options, "steps": steps, "recipe": recipe(), "environment": {"commit": "abc", "machine": "m"},
+        **({p: score(loss, p) for p in parts} if math.isfinite(loss) else {}),
+        "diverged": not math.isfinite(loss), "initial": INITIAL, "worst": INITIAL, "seconds": 1.02 if ours else 1.0,
+        "forwards": 6.0 * ours, "copies": 3 * ours, "memory": 0,
+        **({"losses": [INITIAL, loss], "rates": [0.01, 0.0]} if run.seed == 1 else {}),
+    }  # fmt: skip
+
+
+def half(run: Run) -> int:
+    return round(2 * math.log10(run.options["peak"]))
+
+
+def valley(run: Run, bottom: int = 0) -> float:
+    """A parabola around 10^(bottom/2); warm-up changes nothing; seeds differ."""
+    return 0.5 + 0.05 * (half(run) - bottom) ** 2 + 0.01 * (run.seed % 100)
+
+
+def play(study: Study, store: Store, model: Model, steps: int = 100) -> Any:
+    """Give a study the lines that it asks for; returns its result."""
+    while True:
+        try:
+            for run in store.missing(next(study)):
+                store.add(line(run, model(run), steps))
+        except StopIteration as end:
+            return end.value
+
+
+def played(path: Path, cells: list[Cell], model: Model, optimizers: tuple[str, ...] = ("SGD",)) -> Store:
+    """A store with all the lines that the league would have run."""
+    store = Store(path)
+    for c, optimizer in itertools.product(cells, optimizers):
+        play(compare(c, optimizer, store), store, model, c.steps)
+    return store
+
+
+def times(factor: float, bottom: int = 0) -> Model:
+    """Glyder ends at ``factor`` times the loss of the best peak."""
+
+    def model(run: Run) -> float:
+        best = Run(run.cell, run.optimizer, "tuned", run.seed, {"peak": peak(bottom)})
+        return valley(run, bottom) if run.method == "tuned" else factor * valley(best, bottom)
+
+    return model

@@ -1,0 +1,117 @@
+"""What the report says first: every promise with its figure, and that it was not measured where there are no lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.league import ablations, report, scale
+from benchmarks.league.pairs import League
+from benchmarks.league.plan import RIVAL_SEEDS
+from benchmarks.league.promises import Promise, promises
+from benchmarks.league.rivals import CLASS
+from benchmarks.league.statistics import summary
+from benchmarks.league.store import Store
+from benchmarks.league.suites import STARTS
+from benchmarks.league.train import Run, recipe
+from benchmarks.league.workload import Cell
+
+from .made import Model, cell, line, played, times
+
+
+def told(store: Store, cells: list[Cell]) -> tuple[dict[str, Any], dict[str, Promise]]:
+    """The summary, and its promises by their text."""
+    found = summary(League(store, known={c.name: c for c in cells}))
+    return found, {p.text: p for p in promises(found)}
+
+
+def test_nothing_is_promised_of_nothing(tmp_path: Path) -> None:
+    _, kept = told(Store(tmp_path / "runs.jsonl"), [])
+    assert len(kept) == 3 + 1 + 3 + 1 + 3 + 1 + 1 + 1 + len(CLASS) + 1 + 2 + 1
+    assert {(p.holds, p.figure) for p in kept.values()} == {(None, "not measured")}
+
+
+def test_reserved_cells_and_other_optimizers_stay_apart(tmp_path: Path) -> None:
+    """They are twice as bad, and the main figures do not show it."""
+    made = [cell("a"), cell("b"), cell("secret", reserved=True)]
+
+    def model(run: Run) -> float:
+        bad = run.method == "glyder" and (run.cell == "secret" or run.optimizer == "Lion")
+        return (2 if bad else 1) * times(0.99)(run)
+
+    played(tmp_path / "runs.jsonl", made[:2], model, ("SGD", "Lion"))
+    store = played(tmp_path / "runs.jsonl", made[2:], model)
+    found, kept = told(store, made)
+    assert found["pairs"] == found["others"]["pairs"] == 2
+    assert found["worst_ratio"]["value"] == pytest.approx(0.99)
+    assert found["worth_runs"]["glyder"] == pytest.approx(0.99)
+    assert found["others"]["worst_ratio"]["value"] == found["reserved"]["worst_ratio"]["value"] == pytest.approx(1.98)
+    assert [r["cell"] for r in found["reserved"]["cells"]] == ["secret"]
+    assert kept["no regret above 0.5"].holds is True
+    assert kept["reserved workloads: no regret above 0.5"].holds is False
+
+
+@pytest.mark.parametrize(("factor", "holds"), [(1.5, True), (0.9, False)])
+def test_better_than_another_method(tmp_path: Path, factor: float, holds: bool) -> None:
+    made = [cell("a"), cell("b")]
+    store = played(tmp_path / "runs.jsonl", made, times(1.0))
+    for c in made:
+        for seed in RIVAL_SEEDS:
+            store.add(line(Run(c.name, "SGD", "dog", seed, {"recipe": "annealed"}), factor * (0.5 + 0.01 * seed)))
+    found, kept = told(store, made)
+    assert kept["better than dog in its class"].holds is holds
+    (row,) = found["rivals"]
+    assert row["glyder_to_it"]["value"] == pytest.approx(1 / factor, rel=1e-5)
+    assert row["know_length"] == 2
+    assert any("| dog | 2 | 2 |" in text for text in report.sections(found))
+
+
+def started(tmp_path: Path, rates: tuple[float, ...], model: Model) -> Promise:
+    store = Store(tmp_path / "runs.jsonl")
+    for rate in rates:
+        run = Run("a", "SGD", "glyder", 1, {"start": rate})
+        store.add(line(run, model(run)))
+    return told(store, [cell("a")])[1]["runs from starting rates of 1e-9 to 10 are identical to the bit"]
+
+
+def test_starting_rates(tmp_path: Path) -> None:
+    """Identical; one that differs in the last bit; one that is missing."""
+    assert started(tmp_path / "same", STARTS, lambda run: 0.3).holds is True
+    differs = started(tmp_path / "other", STARTS, lambda run: 0.3 + 2**-53 * (run.options["start"] == 1.0))
+    assert (differs.holds, differs.figure) == (False, "1 of 1 cells, optimizers and seeds differ: a SGD seed 1")
+    assert started(tmp_path / "few", STARTS[1:], lambda run: 0.3).holds is None
+
+
+@pytest.mark.parametrize(("offset", "holds"), [(0.1, (True, True, True)), (0.45, (False, False, False))])
+def test_scale_is_read_from_its_lines(tmp_path: Path, offset: float, holds: tuple[bool, ...]) -> None:
+    """Tuned peaks of 0.1, 1 and 10, around which a fixed one is 1.5, 0 and 1.5 decades off."""
+    made = [cell(name) for name in "abc"]
+    for c, half in zip(made, (-2, 0, 2), strict=True):
+        store = played(tmp_path / "runs.jsonl", [c], times(1.0, half))
+        scales = Store(scale.path(tmp_path))
+        for seed in scale.SEEDS:
+            run = Run(c.name, "SGD", scale.METHOD, seed)
+            what = {"key": run.key, "cell": c.name, "optimizer": "SGD", "options": {}, "recipe": recipe()}
+            scales.add(what | {"rate": 10 ** (half / 2 + offset), "optimal": None})
+    found, kept = told(store, made)
+    assert found["scale"][scale.OURS]["rms"] == pytest.approx(offset, rel=1e-4)
+    assert found["scale"][scale.FIXED]["rms"] == pytest.approx((2 * 1.5**2 / 3) ** 0.5, rel=1e-4)
+    texts = ("the scale within 0.2 decades rms of the tuned peaks", "the scale never more than 0.4 decades off")
+    assert tuple(kept[text].holds for text in texts) == holds[:2]
+    half_as_far = kept["the scale at most half as far off as one fixed peak per optimizer"]
+    assert half_as_far.figure == f"{offset:.2f} against 1.22"
+
+
+def test_ablations_are_reported(tmp_path: Path) -> None:
+    """Ten times the curvature: a tenth worse."""
+    made = [cell("a")]
+    store = played(tmp_path / "runs.jsonl", made, times(1.0))
+    for factor in (1.0, 10.0):
+        for run in ablations.runs(made[0], "SGD", "window", factor=factor):
+            store.add(line(run, 0.5 if factor == 1 else 0.55))
+    report.report(store, tmp_path / "out", known={"a": made[0]})
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "10 | 1.100 (1.10) |" in text
+    assert (tmp_path / "out" / "ablations.png").exists()
