@@ -2,7 +2,7 @@
  *
  * f is the loss, x_t the parameters before update t, g_t the gradient that update was made from, delta_t =
  * x_t - x_{t+1} the displacement it made, C a curvature matrix (Gauss-Newton or Hessian).  Measurements of update
- * t are made at x_{t+1} on data independent of delta_t, unless the line says otherwise.
+ * t are made at x_{t+1} on data independent of delta_t, or at x_t on the data that delta_t was made from.
  *
  * Nothing here is computed: sums come from reductions, and a rule derives what it needs.
  */
@@ -13,14 +13,16 @@
 
 /* X(name, meaning).  A new statistic is one line here. */
 #define GL_STATS(X)                                                                                                    \
-    X(slope, "<grad f(x_{t+1}), delta_t>, independent of delta_t")                                                     \
+    X(slope, "<grad f, delta_t>")                                                                                      \
+    X(behind, "1 where slope was taken at x_{t+1}, 0 where at x_t")                                                    \
     X(curvature, "delta_t^T C delta_t")                                                                                \
     X(dd, "||delta_t||^2")                                                                                             \
     X(lr, "learning rate that delta_t was made with")                                                                  \
     X(young, "weight that a momentum buffer has gathered, 1 - beta^t; 1 without momentum")                             \
-    X(beta, "weight of the past in the direction: momentum, or the first of Adam's betas; 0 without")                  \
+    X(reach, "squared length that all steps of one gradient come to at a rate of 1; ||d||^2 without momentum")         \
     X(energy, "sum of the squared schedule factors over the whole run")                                                \
     X(xx, "||x||^2")                                                                                                   \
+    X(start, "||x_0||^2, at the start of training")                                                                    \
     X(gg, "||g||^2")                                                                                                   \
     X(n, "number of parameters")                                                                                       \
     X(rate, "learning rate that comes in from the stage before")                                                       \

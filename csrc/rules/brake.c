@@ -24,10 +24,10 @@
 
 #define CONFIG(X)                                                                                                      \
     X(memory, 10, 1, INFINITY, GL_OPEN_UPPER)                                                                          \
-    X(limit, 3, 1, INFINITY, GL_OPEN_LOWER)                                                                            \
-    X(drop, 0.25, 0, 1, GL_OPEN_LOWER)                                                                                 \
+    X(limit, 4, 1, INFINITY, GL_OPEN_LOWER)                                                                            \
+    X(drop, 0.5, 0, 1, GL_OPEN_LOWER)                                                                                  \
     X(patience, 2, 1, INFINITY, GL_OPEN_UPPER)                                                                         \
-    X(rest, 5, 0, INFINITY, GL_OPEN_UPPER)
+    X(rest, 1, 0, INFINITY, GL_OPEN_UPPER)
 #define STATE(X)                                                                                                       \
     X(factor, 1, 0, 1, GL_OPEN_LOWER)                                                                                  \
     X(sum, 0, -INFINITY, INFINITY, GL_OPEN)                                                                            \

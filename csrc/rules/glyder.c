@@ -4,13 +4,14 @@
  * is least at eta* = <grad f, d>/(d^T C d).  With d^T C d = L ||d||^2 this is the rate of Corollary 2.2 of "Locally
  * Optimal Descent for Dynamic Stepsize Scheduling" (arXiv 2311.13877), here for any optimizer's d.
  *
- * With delta = eta_t d and a slope that was measured at x_{t+1}, each measurement gives
+ * With delta = eta_t d each measurement gives
  *
- *   a = young * lr * (slope + curvature)/||delta||^2     = <grad f(x_t), d>/||d||^2
- *   l = curvature/||delta||^2                            = d^T C d/||d||^2
+ *   a = young * lr * (slope + behind * curvature)/||delta||^2    = <grad f(x_t), d>/||d||^2
+ *   l = curvature/||delta||^2                                    = d^T C d/||d||^2
  *
- * The curvature refers the slope back to x_t.  A momentum buffer that has gathered only the weight `young` makes d
- * short by that factor and leaves a too large by it.  Then, over the measurements,
+ * The curvature refers a slope that was measured behind the update, at x_{t+1}, back to x_t.  A momentum buffer that
+ * has gathered only the weight `young` makes d short by that factor and leaves a too large by it.  Then, over the
+ * measurements,
  *
  *   A <- beta A + a,   L <- beta L + l,   beta = 1 - 1/memory,   rate = sigma A/L
  *
@@ -44,7 +45,7 @@ struct gl_glyder_state {
 static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
 static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
 
-#define NEEDS (GL_HAVE(slope) | GL_HAVE(curvature) | GL_HAVE(dd) | GL_HAVE(lr) | GL_HAVE(young))
+#define NEEDS (GL_HAVE(slope) | GL_HAVE(behind) | GL_HAVE(curvature) | GL_HAVE(dd) | GL_HAVE(lr) | GL_HAVE(young))
 
 static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
     const struct gl_glyder_config *c = config;
@@ -55,9 +56,9 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
         return gl_skip(GL_REASON_not_finite);
     if (s->dd <= 0)
         return gl_skip(GL_REASON_not_visible);
-    if (s->lr <= 0 || s->young <= 0 || s->young > 1)
+    if (s->lr <= 0 || s->young <= 0 || s->young > 1 || s->behind < 0)
         return gl_skip(GL_REASON_out_of_range);
-    a = s->young * s->lr * ((s->slope + s->curvature) / s->dd);
+    a = s->young * s->lr * ((s->slope + s->behind * s->curvature) / s->dd);
     l = s->curvature / s->dd;
     next.slope = beta * x->slope + a;
     next.curvature = beta * x->curvature + l;

@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from glyder.measure import inner_products
 from glyder.support import acts_late, check_optimizer
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 
 
 class GlyderWarning(UserWarning):
@@ -74,6 +74,7 @@ class Scheduler(LRScheduler):
         self._extend_ratios()
         self._acting = 0.0
         self._written: list[float | None] = []
+        self._written_ratios: list[list[float]] = [[] for _ in optimizers]
         self._last_lr = self._rates()
         self.base_lrs = [
             group.get("initial_lr", rate) for group, rate in zip(self._groups(), self._rates(), strict=True)
@@ -158,9 +159,6 @@ class Scheduler(LRScheduler):
         p: Tensor = self.optimizers[place.optimizer].param_groups[place.group]["params"][place.index]
         return p
 
-    def _group_of(self, place: Place) -> dict[str, Any]:
-        return self.optimizers[place.optimizer].param_groups[place.group]
-
     def _gradient_scale(self) -> float:
         """What a GradScaler multiplied the gradients by that a fused optimizer has yet to take out."""
         scales = (getattr(o, "grad_scale", None) for o in self.optimizers)
@@ -217,6 +215,13 @@ class Scheduler(LRScheduler):
                     )
                 ratios.append(ratio)
 
+    def _write_again(self, rate: float) -> None:
+        """What was written last: a measurement since may have changed the ratios."""
+        old = [w + r[len(w) :] for w, r in zip(self._written_ratios, self._ratios, strict=True)]
+        self._ratios, now = old, self._ratios
+        self._write(rate)
+        self._ratios = now
+
     def _write(self, rate: float) -> None:
         """The only place where a learning rate is written."""
         groups = list(self._groups())
@@ -237,6 +242,7 @@ class Scheduler(LRScheduler):
             else:
                 group["lr"] = value
         self._written = [None if isinstance(group["lr"], Tensor) else group["lr"] for group in groups]
+        self._written_ratios = [list(ratios) for ratios in self._ratios]
 
     # ---- hooks
 
@@ -313,6 +319,8 @@ class Scheduler(LRScheduler):
             self._write(rate)
 
     def _after_step(self, index: int) -> None:
+        if not self._open:  # a step that calls that of its base class runs the hooks twice
+            return
         self._open = False
         self._show_gradients(index)
         self._stepped.add(index)
@@ -321,8 +329,10 @@ class Scheduler(LRScheduler):
         self._stepped.clear()
         if not self._moves:
             return
-        self._guarded(self._end)
-        self._count(self.updates + 1)
+        try:
+            self._guarded(self._end)
+        finally:
+            self._count(self.updates + 1)  # it was made, whatever came of looking at it
 
     def _guarded(self, act: Callable[[], float | None]) -> float | None:
         """Outside of autograd; and what only observes must not stop the training, whatever goes wrong."""

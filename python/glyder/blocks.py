@@ -16,25 +16,57 @@ from dataclasses import dataclass
 
 from glyder import _core
 from glyder.direction import Direction
+from glyder.displacement import Displacement, by_group
+
+Measure = Callable[[Sequence[int]], tuple[float, float]]
+"""(slope, curvature) of a direction restricted to some of its parameters."""
 
 
 @dataclass(frozen=True)
 class Gram:
-    """Slopes at x_{t+1}, the Gram matrix of the groups' displacements in C, and their squared lengths."""
+    """Slopes, the Gram matrix of the groups' displacements in C, and their squared lengths.
+
+    ``behind``: 1 where the slopes are those at x_{t+1}, 0 at x_t.
+    """
 
     slope: list[float]
     q: list[list[float]]
     dd: list[float]
+    behind: float
+
+
+def group_rates(
+    direction: Direction, made: Displacement, measure: Measure, sigma: float, rule_of: Callable[[str], _core.Rule]
+) -> dict[tuple[int, int], float]:
+    """New rates by optimizer and group; none where the loss falls along none of the directions.
+
+    ``rule_of(pair)`` is the rule of the kind ``glyder`` that keeps the averages of a pair of groups.
+    """
+    blocks = by_group(made.places)
+    keys = list(blocks)
+    rates = [made.lr * made.ratios[o][g] for o, g in keys]
+    names = [f"{o}.{g}" for o, g in keys]
+    found = gram(direction, list(blocks.values()), measure)
+    new = joint_rates(found, rates, made.young, sigma, lambda g, h: rule_of(f"{names[g]} {names[h]}"))
+    return {} if new is None else dict(zip(keys, new, strict=True))
+
+
+def set_ratios(ratios: list[list[float]], made: Displacement, rates: dict[tuple[int, int], float]) -> float:
+    """Make the ratios those of the new rates, and return the rate that they refer to, that of the first group."""
+    (o, g), reference = next(iter(rates.items()))
+    old = made.ratios[o][g]
+    for o, of_optimizer in enumerate(ratios):
+        for g, ratio in enumerate(of_optimizer):  # groups without a gradient keep their ratio to the first that has one
+            of_optimizer[g] = rates[o, g] / reference if (o, g) in rates else ratio / old
+    return reference
 
 
 def gram(
-    direction: Direction, blocks: Sequence[Sequence[int]], measure: Callable[[Sequence[int]], tuple[float, float]]
+    direction: Direction,
+    blocks: Sequence[Sequence[int]],
+    measure: Measure,
 ) -> Gram:
-    """Measure the blocks one by one and in pairs: q(g + h) = Q_gg + 2 Q_gh + Q_hh.
-
-    ``measure(indices)`` gives (slope, curvature) of the direction restricted to those parameters; it is called
-    G(G + 1)/2 times.
-    """
+    """Measure the blocks one by one and in pairs: q(g + h) = Q_gg + 2 Q_gh + Q_hh; G(G + 1)/2 measurements."""
     single = [measure(block) for block in blocks]
     q = [[0.0] * len(blocks) for _ in blocks]
     for g, block in enumerate(blocks):
@@ -42,7 +74,8 @@ def gram(
         for h in range(g):
             both = measure(sorted([*block, *blocks[h]]))[1]
             q[g][h] = q[h][g] = (both - q[g][g] - q[h][h]) / 2
-    return Gram([s for s, _ in single], q, [direction.only(block).dd for block in blocks])
+    dd = [direction.only(block).dd for block in blocks]
+    return Gram([s for s, _ in single], q, dd, 1.0 - direction.origin)
 
 
 def joint_rates(
@@ -60,7 +93,7 @@ def joint_rates(
         a = sum(c[g] * slope[g] for g in groups)
         bend = sum(c[g] * c[h] * curvature[g][h] for g in groups for h in groups)
         step = _core.Rule("glyder", sigma=sigma, memory=1.0)
-        scale, action, _ = step.update(slope=a - bend, curvature=bend, dd=1.0, lr=1.0, young=1.0)
+        scale, action, _ = step.update(slope=a, behind=0.0, curvature=bend, dd=1.0, lr=1.0, young=1.0)
         if action == "keep" and a * a / bend > most:
             best, most = [scale * rate for rate in c], a * a / bend
     return best
@@ -76,9 +109,9 @@ def _averages(
     for g in groups:
         for h in range(g + 1):
             bend = found.q[g][h] / (rates[g] * rates[h])
-            start = (found.slope[g] + sum(found.q[g])) / rates[g] if g == h else 0.0
+            start = (found.slope[g] + found.behind * sum(found.q[g])) / rates[g] if g == h else 0.0
             rule = rule_of(g, h)
-            rule.update(slope=start - bend, curvature=bend, dd=dd, lr=1.0, young=young)
+            rule.update(slope=start, behind=0.0, curvature=bend, dd=dd, lr=1.0, young=young)
             curvature[g][h] = curvature[h][g] = rule.state["curvature"]
             if g == h:
                 slope[g] = rule.state["slope"]

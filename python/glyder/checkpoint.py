@@ -31,7 +31,8 @@ PLAIN = {
     "base_lr": "_base",
     "rate": "_rate",
     "written_rate": "_written_rate",
-    "from_zero": "_from_zero",
+    "written_ratios": "_written_ratios",
+    "start": "_start",
     "total_steps": "horizon",
     "draw": "_draw",
     "measured": "_measured",
@@ -110,7 +111,7 @@ def _pending_state(pending: Displacement) -> dict[str, Any]:
         "deltas": [d.clone() for d in pending.deltas],
         "lr": pending.lr,
         "young": pending.young,
-        "beta": pending.beta,
+        "reach": pending.reach,
         "ratios": [list(r) for r in pending.ratios],
     }
 
@@ -121,5 +122,5 @@ def _pending_from(scheduler: GlyderLR, saved: dict[str, Any]) -> Displacement:
         d.clone().to(scheduler._parameter(place).device) for place, d in zip(places, saved["deltas"], strict=True)
     ]
     ratios = [list(r) for r in saved["ratios"]]
-    scalars = {name: float(saved[name]) for name in ("lr", "young", "beta")}
+    scalars = {name: float(saved[name]) for name in ("lr", "young", "reach")}
     return Displacement(places, deltas, ratios=ratios, **scalars)

@@ -1,11 +1,12 @@
 """GLyDER: the locally optimal learning rate of any optimizer (arXiv 2311.13877).
 
 Along the direction d of an update the loss is f(x - eta d) ~ f(x) - eta <grad f, d> + eta^2/2 d^T C d, which is least
-at eta* = <grad f, d> / (d^T C d). The slope comes from data independent of d, the curvature from a 1-d projection.
+at eta* = <grad f, d> / (d^T C d). Both scalars come from the training batches, the curvature from a 1-d projection.
 
-By default slope and curvature are measured over a window at the start of training, while the rate warms up; together
-with the noise that a run of this length can bear they give one scale (csrc/rules/scale.c), which is kept and annealed.
-*GLyDER finds the scale, annealing gives the shape.* ``refresh="always"`` follows eta* itself to the end, as published.
+By default slope and curvature are measured over a window at the start of training, while the rate warms up, each at
+x_t on the very batch that the update was made from. Together with the noise that a run of this length can bear they
+give one scale (csrc/rules/scale.c), which is kept and annealed. *GLyDER finds the scale, annealing gives the shape.*
+``refresh="always"`` follows eta* itself to the end, as published, with the slope at x_{t+1} of independent data.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ from torch.optim import Optimizer
 
 from glyder import _core, options
 from glyder.annealing import energy
-from glyder.base import Place, Scheduler
-from glyder.blocks import gram, joint_rates
+from glyder.base import Scheduler
+from glyder.blocks import group_rates, set_ratios
 from glyder.checkpoint import restore, state_of
 from glyder.direction import Direction, Unmeasurable
-from glyder.displacement import Ages, Displacement, by_group, check_members, moved, still_there
+from glyder.displacement import Ages, Displacement, Noted, check_members, displacement_of, note, still_there
 from glyder.estimators import Estimator, Sample, estimator_of
 from glyder.explain import explain
 from glyder.history import History
-from glyder.measure import inner_products, snapshot
+from glyder.measure import inner_products
 from glyder.meter import Meter
 from glyder.outputs_loss import EstimatorError
 from glyder.sampling import Sampler, only
-from glyder.support import natural_rate, past_weight
+from glyder.support import natural_rate
 
 FIRST_UPDATES = 20
 """Updates that are all measured, whatever ``every`` says: the early estimates need the most averaging."""
@@ -57,7 +58,8 @@ class GlyderLR(Scheduler):
     (``csrc/rules/scale.c`` has the formula); ``refresh="always"`` follows ``scale`` times eta* itself.
 
     The starting rate of the optimizer plays no part, only the ratios between its groups do. No loader, no closure and
-    no loss is needed: the displacement of one update is measured with the training batch of the next.
+    no loss is needed: an update is measured with the training batch that it was made from, right after it; with
+    ``refresh="always"``, with that of the next update.
 
     Args:
         optimizer: any torch optimizer, or a list of optimizers that together train ``model``.
@@ -100,8 +102,8 @@ class GlyderLR(Scheduler):
     own code, is counted in :attr:`reasons` and said once, and the rate stays. With ``observe_only`` none of this
     interferes: updates are made whatever the gradients, and nothing is raised after construction.
 
-    Cost: two forward passes per measurement with the default estimator, one copy of the parameters between two
-    updates and another while measuring (README, Estimators).
+    Cost: two forward passes per measurement with the default estimator, and two copies of the parameters while an
+    update is measured (README, Estimators).
 
     Example:
         >>> sched = glyder.GlyderLR(opt, model, total_steps=len(loader) * epochs)
@@ -153,6 +155,7 @@ class GlyderLR(Scheduler):
         self.estimator = estimator_of(estimator)
         if self.estimator.needs_loss and (loss is None or isinstance(loss, str)):
             raise ValueError(f"{self.estimator} needs loss=callable(model, batch) or a criterion module, got {loss!r}")
+        self._same_batch = refresh == "window" and batches is None
         super().__init__(optimizer, observe_only=observe_only)
         given = isinstance(max_lr, str) and max_lr == "given"
         if given and scope == "group":
@@ -170,13 +173,15 @@ class GlyderLR(Scheduler):
         seed, n_batches = whole("seed", seed, 0), whole("n_batches", n_batches, 1)
         self._sampler = Sampler(model, loss, logits, batches, n_batches, seed)
         self._attach()
+        self._watch(0)
 
     def _blank(self) -> None:
         """Nothing measured yet."""
         self._base: float | None = None
         self._rate = self._written_rate = 0.0
-        self._from_zero = False  # x_0 = 0: its length says nothing of how far there is to go
-        self._noted: tuple[list[Place], list[Tensor]] | None = None
+        self._start: float | None = None  # ||x_0||^2
+        self._seen = 0.0, 0  # ||g||^2 of this update, and the number of entries
+        self._noted: Noted | None = None
         self._pending: Displacement | None = None
         self._ages = Ages(self.optimizers)
         self._meter = Meter(self.estimator, self.optimizers, self._say)
@@ -209,36 +214,42 @@ class GlyderLR(Scheduler):
         if not math.isfinite(gg):
             self._hold()
             return None
+        self._seen = gg, n
         if self._pending is not None:
-            self._measure(gg, n)
+            pending, self._pending = self._pending, None
+            self._measure(pending, self.updates - 1)
         rate = self._applied() if self.observe_only else self._next_rate(gg, n)
         self._note_position(rate)
         return rate
 
     def _end(self) -> None:
         noted, self._noted = self._noted, None
-        if noted is None:
-            return
-        places, older = noted
-        if self._acting > 0:
-            deltas, ratios = moved(self.optimizers, places, older), [list(r) for r in self._ratios]
-            share = self._ages.youngest(places, self.updates + 1)
-            beta = max(past_weight(self._group_of(place)) for place in places)
-            self._pending = Displacement(places, deltas, self._acting, share, beta, ratios)
-            self._sampler.stream.arm()
+        try:
+            if noted is not None and self._acting > 0:
+                share = self._ages.youngest(noted[0], self.updates + 1)
+                made = displacement_of(self.optimizers, *noted, self._acting, share, self._ratios)
+                if self._same_batch:
+                    self._measure(made, self.updates)
+                else:
+                    self._pending = made
+        finally:
+            self._watch(self.updates + 1)
+
+    def _watch(self, update: int) -> None:
+        """Watch the forward passes of the update that comes, if something is to be measured with them."""
+        self._sampler.watch(self._due(update) if self._same_batch else self._pending is not None)
 
     def _abandon(self) -> None:
-        self._noted = None
-        self._pending = None
-        self._sampler.stream.disarm()
+        self._noted = self._pending = None
+        if not self._same_batch:  # else what was seen is of the update that comes
+            self._sampler.watch(False)
 
     def _hold(self) -> None:
         """A gradient that is not finite: this update is made without gradients, so that nothing moves."""
         if self.observe_only:  # it is made, and the noted displacement is no longer the latest
             self._abandon()
             return
-        if self._pending is not None:
-            self._sampler.stream.arm()  # the displacement stays; the next good batch measures it
+        self._watch(self.updates)  # a displacement stays; the next good batch measures it
         self._reasons["not_finite"] += 1
         if not self._overflowed():
             self._say(
@@ -286,8 +297,7 @@ class GlyderLR(Scheduler):
         return None
 
     def _first_rate(self, gg: float, n: int, moved: Sequence[Tensor]) -> float:
-        xx = inner_products([moved], [(0, 0)])[0]
-        self._from_zero = xx == 0
+        self._start = xx = inner_products([moved], [(0, 0)])[0]
         rate, action, reason = self._rules["start"].update(xx=xx, gg=gg, n=float(n), dd=0.0, previous=0.0)
         if action != "keep":
             raise ValueError(f"no first learning rate can be had: {reason} (||x||^2 = {xx}, ||g||^2 = {gg}, n = {n})")
@@ -295,34 +305,39 @@ class GlyderLR(Scheduler):
 
     # ---- what the update does
 
-    def _due(self) -> bool:
-        """Whether the update that comes is to be measured."""
+    def _due(self, update: int) -> bool:
+        """Whether that update is to be measured."""
         if self.observe_only and self._measured == 0 and self._failed >= PATIENCE:
             return False
-        if self._base is not None and self.refresh == "window" and self.updates >= self.warmup:
-            return self.observe_only and self.updates % self.every == 0
-        return self.updates < FIRST_UPDATES or self.updates % self.every == 0 or self._base is None
+        if self._base is not None and self.refresh == "window" and update >= self.warmup:
+            return self.observe_only and update % self.every == 0
+        return update < FIRST_UPDATES or update % self.every == 0 or self._base is None
 
     def _note_position(self, rate: float) -> None:
         self._noted = None
-        if rate > 0 and self._due():
+        if rate > 0 and self._due(self.updates):
             found = list(self._with_gradients())
             check_members(self.model, found)
-            self._noted = [place for place, _ in found], snapshot([p for _, p in found])
+            params = [p for _, p in found]
+            if self._start is None:  # only observed: there was no first rate
+                self._start = inner_products([params], [(0, 0)])[0]
+            self._noted = note(self.optimizers, found, self._ratios, self._gradient_scale())
+            if self._same_batch:
+                self._sampler.hold(params)
             self._meter.copies += 1
 
     # ---- the measurement
 
-    def _measure(self, gg: float, n: int) -> None:
-        pending, self._pending = self._pending, None
-        assert pending is not None
-        row: dict[str, Any] = {"update": self.updates - 1, "lr": pending.lr, "gradient": gg**0.5}
+    def _measure(self, pending: Displacement, update: int) -> None:
+        gg, n = self._seen
+        row: dict[str, Any] = {"update": update, "lr": pending.lr, "gradient": gg**0.5}
         params = still_there(self.optimizers, pending)
         if params is None:
             changed = Unmeasurable("params_changed", "the optimizer's parameters changed since the last update")
             self._failure(changed.reason, changed, row)
             return
-        direction = Direction(self.model, params, pending.deltas, pending.places, self._logits, self._meter.native)
+        places, origin = pending.places, float(self._same_batch)
+        direction = Direction(self.model, params, pending.deltas, places, self._logits, origin)
         row["displacement"] = direction.dd**0.5
         if self._base is None and not self.observe_only:
             rate, _, reason = self._rules["start"].update(
@@ -367,11 +382,11 @@ class GlyderLR(Scheduler):
         samples = self._sampler.samples(direction, self._draw)
         measured = self._meter.averaged(direction, samples, self._draw)
         statistics = {"slope": measured.slope, "curvature": measured.curvature, "dd": direction.dd}
-        statistics |= {"lr": pending.lr, "young": pending.young}
+        statistics |= {"lr": pending.lr, "young": pending.young, "behind": 1.0 - direction.origin}
         for name, value in statistics.items():
             if not math.isfinite(value):
                 raise Unmeasurable("not_finite", f"{name} is {value}")
-        rate, reason = self._rule_on(statistics, pending, direction)
+        rate, reason = self._rule_on(statistics, pending.reach)
         if self.scope == "group" and not self.observe_only:
             self._adopt_groups(pending, direction, samples, rate)
         elif rate:
@@ -390,15 +405,13 @@ class GlyderLR(Scheduler):
         row["base"] = math.nan if self._base is None else self._base
         self._history.append(**row, **dataclasses.asdict(measured), reason=reason)
 
-    def _rule_on(
-        self, statistics: dict[str, float], pending: Displacement, direction: Direction
-    ) -> tuple[float | None, str]:
+    def _rule_on(self, statistics: dict[str, float], reach: float) -> tuple[float | None, str]:
         """What the rule makes of a measurement: a rate, if it has one, and the reason."""
         rate, action, reason = self._rules["glyder"].update(**statistics)
         if self.refresh == "window":
             run = energy(self.anneal, self.horizon, self.warmup, self._shape)
-            xx = 0.0 if self._from_zero else direction.xx
-            rate, action, reason = self._rules["scale"].update(energy=run, beta=pending.beta, xx=xx, **statistics)
+            start = self._start or 0.0
+            rate, action, reason = self._rules["scale"].update(energy=run, reach=reach, start=start, **statistics)
         return rate if action == "keep" else None, reason
 
     def _adopt_groups(
@@ -406,34 +419,22 @@ class GlyderLR(Scheduler):
     ) -> None:
         """Rates by group from a joint measurement, all times what ``whole``, the rule's rate for the whole
         displacement, has over its locally optimal rate."""
-        blocks = by_group(pending.places)
+        seen = self._rules["glyder"].state
+        if whole is None or not (seen["slope"] > 0 and seen["curvature"] > 0):
+            return
 
         def measure(indices: Sequence[int]) -> tuple[float, float]:
             measured = self._meter.averaged(direction.only(indices), only(samples, indices), self._draw)
             return measured.slope, measured.curvature
 
-        def rule_of(g: int, h: int) -> _core.Rule:
-            name = "groups " + " ".join(f"{o}.{i}" for o, i in (keys[g], keys[h]))
-            return self._rules.setdefault(name, _core.Rule("glyder", **self._rule_config))
+        def rule_of(pair: str) -> _core.Rule:
+            return self._rules.setdefault(f"groups {pair}", _core.Rule("glyder", **self._rule_config))
 
-        keys = list(blocks)
-        old = [pending.ratios[o][g] for o, g in keys]
-        seen = self._rules["glyder"].state
-        if whole is None or not (seen["slope"] > 0 and seen["curvature"] > 0):
-            return
-        found = gram(direction, list(blocks.values()), measure)
         sigma = whole * seen["curvature"] / seen["slope"]
-        new = joint_rates(found, [pending.lr * ratio for ratio in old], pending.young, sigma, rule_of)
-        if new is None:
-            return
-        new = [self._rules["bounds"].update(rate=rate)[0] for rate in new]
-        if not all(new):  # out of the range of numbers
-            return
-        self._base = new[0]
-        rates = dict(zip(keys, new, strict=True))
-        for o, ratios in enumerate(self._ratios):
-            for g, ratio in enumerate(ratios):  # groups without a gradient keep their ratio to the first that has one
-                ratios[g] = rates[o, g] / new[0] if (o, g) in rates else ratio / old[0]
+        rates = group_rates(direction, pending, measure, sigma, rule_of)
+        bounded = {place: self._rules["bounds"].update(rate=rate)[0] for place, rate in rates.items()}
+        if bounded and all(bounded.values()):  # else out of the range of numbers
+            self._base = set_ratios(self._ratios, pending, bounded)
 
     # ---- what the user sees
 
@@ -471,7 +472,7 @@ class GlyderLR(Scheduler):
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs to go on to the same bits: plain values and tensors.
 
-        Between the snapshot of an update and its measurement that includes one copy of the parameters.
+        Where the next batch measures (``refresh="always"``, ``batches=``) that includes the last displacement.
         """
         return state_of(self)
 
@@ -485,13 +486,11 @@ class GlyderLR(Scheduler):
 
     def _go_on_with(self, pending: Displacement | None) -> None:
         """The rest of loading: the displacement to measure, and the rate."""
-        self._noted, self._pending = None, pending
-        self._sampler.stream.disarm()
-        if pending is not None:
-            self._sampler.stream.arm()
+        self._noted, self._pending = None, None if self._same_batch else pending
+        self._watch(self.updates)
         self._written = []
         if not self.observe_only and self.updates:
-            self._write(self._written_rate)
+            self._write_again(self._written_rate)
             self._last_lr = self._rates()
 
 

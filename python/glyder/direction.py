@@ -41,7 +41,9 @@ RELATIVE_STEP_HALF = 2.0**-5
 class Direction:
     """``params`` of ``model`` and their displacements, entry by entry.
 
-    ``logits`` picks the outputs out of what the model returns; ``places[i]`` names parameter i in messages.
+    Multiples c of delta are counted from x_{t+1} + origin*delta: with ``origin`` = 1 from x_t, less its decoupled
+    weight decay. ``logits`` picks the outputs out of what the model returns; ``places[i]`` names parameter i in
+    messages. ``rest`` are parameters of the same update, with their displacements, that stay at the origin.
     """
 
     model: nn.Module
@@ -49,6 +51,8 @@ class Direction:
     deltas: Sequence[Tensor]
     places: Sequence[object]
     logits: Callable[[Any], Tensor] | None = None
+    origin: float = 0.0
+    rest: Sequence[tuple[Tensor, Tensor]] = ()
     native: bool = False
     """Probe half-precision parameters as they are, where the model does not run in single precision."""
 
@@ -66,12 +70,14 @@ class Direction:
         return inner_products([self.params], [(0, 0)], where=self.where)[0]
 
     def only(self, indices: Sequence[int]) -> Direction:
-        """The part of the direction that moves some of the parameters, and leaves the others where they are."""
+        """The part of the direction that moves some of the parameters, and leaves the others at the origin."""
+        still = set(range(len(self.params))).difference(indices)
         return dataclasses.replace(
             self,
             params=[self.params[i] for i in indices],
             deltas=[self.deltas[i] for i in indices],
             places=[self.places[i] for i in indices],
+            rest=[*self.rest, *((self.params[i], self.deltas[i]) for i in sorted(still))],
         )
 
     def dot(self, vector: Sequence[Tensor | None]) -> float:
@@ -98,14 +104,14 @@ class Direction:
         return self.half and not self.native
 
     def moved(self, c: float) -> list[Tensor]:
-        """x + c*delta, as new tensors."""
-        moved = shifted(self.params, c, self.deltas, where=self.where)
+        """The parameters c*delta away from the origin, as new tensors."""
+        moved = shifted(self.params, self.origin + c, self.deltas, where=self.where)
         return [m.to(p.dtype) for m, p in zip(moved, self.params, strict=True)] if self.native else moved
 
     @contextlib.contextmanager
     def with_parameters(self, moved: Sequence[Tensor]) -> Iterator[None]:
         """One pass of the model with ``moved`` in place of ``params``; in single precision as a whole where any is."""
-        replacement = {id(p): m for p, m in zip(self.params, moved, strict=True)}
+        replacement = {id(p): m for p, m in zip(self.params, moved, strict=True)} | self._still()
         with contextlib.ExitStack() as stack:
             if self.single:
                 for p in self.model.parameters():
@@ -116,8 +122,16 @@ class Direction:
             stack.enter_context(stand_ins(self.model, replacement, single=self.single))
             yield
 
+    def _still(self) -> dict[int, Tensor]:
+        """What stands in for ``rest``: nothing where the origin is where the parameters are."""
+        if not (self.origin and self.rest):
+            return {}
+        params, deltas = zip(*self.rest, strict=True)
+        back = shifted(params, self.origin, deltas)
+        return {id(p): m if self.single else m.to(p.dtype) for p, m in zip(params, back, strict=True)}
+
     def outputs(self, call: Call, c: float) -> Tensor:
-        """The outputs at x + c*delta for the inputs, the switches and the random numbers of ``call``."""
+        """The outputs c*delta away from the origin for the inputs, the switches and the random numbers of ``call``."""
         call.random.restore()
         with torch.no_grad(), self.with_parameters(self.moved(c)), call.mode.applied(self.model):
             return outputs_of(self.model(*call.args, **call.kwargs), self.logits).detach()

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from glyder.base import Place
-from glyder.measure import displace
-from glyder.support import decoupled_decay, young
+from glyder.measure import displace, inner_products, snapshot
+from glyder.support import decoupled_decay, gradient_weight, young
 
 
 @dataclass(eq=False)
@@ -22,14 +22,14 @@ class Displacement:
         places, deltas: where, and by how much.
         lr, ratios: the reference rate that it was made with, and the groups' ratios to it.
         young: share of its final weight that the youngest momentum buffer had.
-        beta: weight of the past in the direction.
+        reach: squared length that all steps of one gradient come to, at a reference rate of 1.
     """
 
     places: list[Place]
     deltas: list[Tensor]
     lr: float
     young: float
-    beta: float
+    reach: float
     ratios: list[list[float]]
 
 
@@ -39,6 +39,52 @@ def by_group(places: Sequence[Any]) -> dict[tuple[int, int], list[int]]:
     for i, place in enumerate(places):
         found.setdefault((place.optimizer, place.group), []).append(i)
     return found
+
+
+Reaches = dict[tuple[int, int], float]
+"""By optimizer and group."""
+
+
+Noted = tuple[list[Place], list[Tensor], Reaches]
+"""Before an update: the parameters that it will move, a copy of each, and the reaches known from the gradients."""
+
+
+def note(
+    optimizers: Sequence[Optimizer],
+    found: Sequence[tuple[Place, Tensor]],
+    ratios: Sequence[Sequence[float]],
+    gradient_scale: float,
+) -> Noted:
+    """Take a copy of the parameters, and where momentum sums gradients the squared length that all steps of these come
+    to at a reference rate of 1. ``gradient_scale`` is in the gradients and will be taken out."""
+    places, params = [place for place, _ in found], [p for _, p in found]
+    reaches: Reaches = {}
+    for (o, g), indices in by_group(places).items():
+        weight = gradient_weight(optimizers[o], optimizers[o].param_groups[g])
+        if weight:
+            grads = [params[i].grad for i in indices]
+            gg = inner_products([grads], [(0, 0)])[0]  # type: ignore[list-item]
+            reaches[o, g] = (weight * ratios[o][g]) ** 2 * gg / gradient_scale**2
+    return places, snapshot(params), reaches
+
+
+def displacement_of(
+    optimizers: Sequence[Optimizer],
+    places: list[Place],
+    older: Sequence[Tensor],
+    reaches: Reaches,
+    lr: float,
+    young: float,
+    ratios: Sequence[Sequence[float]],
+) -> Displacement:
+    """What the update did that was made from ``older`` with the rate ``lr``. Takes ``older``'s memory.
+
+    ``reaches``: of the groups where they are known from the gradients; elsewhere the direction's own length counts.
+    """
+    deltas = moved(optimizers, places, older)
+    rest = [deltas[i] for key, indices in by_group(places).items() if key not in reaches for i in indices]
+    reach = sum(reaches.values()) + inner_products([rest], [(0, 0)])[0] / lr**2
+    return Displacement(places, deltas, lr, young, reach, [list(r) for r in ratios])
 
 
 def moved(optimizers: Sequence[Optimizer], places: Sequence[Place], older: Sequence[Tensor]) -> list[Tensor]:

@@ -1,8 +1,8 @@
 """Where slope and curvature come from.
 
-Every estimator answers, for a direction delta and a sample of data that is independent of it: the slope
-s = <grad f, delta> and the curvature q = delta^T C delta, both at x_{t+1}. The locally optimal learning rate follows
-from the two in C (2311.13877, Corollary 2.2).
+Every estimator answers, for a direction delta and a sample of data: the slope s = <grad f, delta> and the curvature
+q = delta^T C delta, both at the direction's origin: x_{t+1} on data that are independent of delta, or x_t on the data
+that it was made from. The locally optimal learning rate follows from the two in C (2311.13877, Corollary 2.2).
 
 ====================================  ==========================================  ===============================
 estimator                             curvature                                   cost of a measurement
@@ -85,7 +85,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Measured:
-    """Slope and curvature along delta at x_{t+1}, and where the slope was taken from."""
+    """Slope and curvature along delta at the direction's origin, and where the slope was taken from."""
 
     slope: float
     curvature: float
@@ -200,21 +200,18 @@ class GaussNewtonBartlett(Estimator):
             raise EstimatorError("GaussNewtonBartlett takes a cross-entropy only: use GaussNewton for squared error")
         root = loss.weights.sqrt()
         total = 0.0
-        with (
-            untouched(),
-            torch.enable_grad(),
-            stand_ins(direction.model, {}),
-            call.mode.applied(direction.model),
-        ):
+        params, here = direction.params, stand_ins(direction.model, {})
+        if direction.origin:
+            params = [m.requires_grad_() for m in direction.moved(0.0)]
+            here = direction.with_parameters(params)
+        with untouched(), torch.enable_grad(), here, call.mode.applied(direction.model):
             call.random.restore()
             z = outputs_of(direction.model(*call.args, **call.kwargs), direction.logits)
             rows = loss.rows(z)
 
             def slope_of(residual: Tensor) -> float:
                 seed = loss.unrows(residual, like=z)
-                return direction.dot(
-                    torch.autograd.grad(z, direction.params, seed, retain_graph=True, allow_unused=True)
-                )
+                return direction.dot(torch.autograd.grad(z, params, seed, retain_graph=True, allow_unused=True))
 
             label, residual = torch.empty(rows.shape[0], dtype=torch.int64), torch.empty_like(rows)
             for i in range(self.draws):
@@ -267,7 +264,7 @@ class Projection(Estimator):
                 moved = []
                 for p, d in zip(direction.params, direction.deltas, strict=True):
                     like = d if direction.single else p
-                    moved.append(p.detach().to(like.dtype) + c.to(like) * d.to(like.dtype))
+                    moved.append(p.detach().to(like.dtype) + (direction.origin + c).to(like) * d.to(like.dtype))
                 with at.parameters(moved):
                     (slope,) = torch.autograd.grad(at.evaluate(), c, create_graph=True)
                     curvature = torch.zeros(())

@@ -12,7 +12,7 @@ FIELDS: dict[str, str] = {
     "lr": "rate that it was made with",
     "optimal": "rate at which the loss along it would have been least, by this measurement alone",
     "base": "rate before warm-up and annealing, after this measurement",
-    "slope": "<grad f, delta> at the point after the update",
+    "slope": "<grad f, delta>, at the point before the update; after it with refresh='always' or batches",
     "curvature": "delta^T C delta",
     "displacement": "||delta||",
     "gradient": "||g|| of the training batch that was measured on",

@@ -44,7 +44,7 @@ class Meter:
             factor = l2_decay(self._optimizers[o], self._optimizers[o].param_groups[g])
             if factor:
                 part = direction.only(indices)
-                slope += factor * part.dot(part.params)
+                slope += factor * (part.dot(part.params) + part.origin * part.dd)
                 curvature += factor * part.dd
         return slope, curvature
 

@@ -1,4 +1,4 @@
-"""What a measurement is made on: the training batch of this update, or additional mini-batches."""
+"""What a measurement is made on: a training batch, or additional mini-batches."""
 
 from __future__ import annotations
 
@@ -15,8 +15,15 @@ from glyder.batches import batches_of
 from glyder.direction import Direction
 from glyder.estimators import Sample
 from glyder.outputs_loss import EstimatorError
-from glyder.stream import TrainingStream, outputs_of
+from glyder.stream import Call, TrainingStream, outputs_of
 from glyder.untouched import Mode, seed_all, stand_ins, untouched
+
+_Held = tuple[Call | None, tuple[Tensor, Tensor] | None, int, list[Tensor | None], list[int]]
+"""The last pass, what the criterion was called with, how many passes, the gradients and their versions."""
+
+
+def _versions(gradients: Sequence[Tensor | None]) -> list[int]:
+    return [0 if g is None else g._version for g in gradients]
 
 
 class Sampler:
@@ -53,6 +60,28 @@ class Sampler:
         criterion = loss if isinstance(loss, nn.Module) and batches is None else None
         self.stream = TrainingStream(model, logits, criterion)
         self._mode: Mode | None = None
+        self.held: _Held | None = None
+
+    def watch(self, due: bool) -> None:
+        """Remember the forward passes of the update that comes, or none. What was held is let go."""
+        self.held = None
+        if due:
+            self.stream.arm()
+        else:
+            self.stream.disarm()
+
+    def hold(self, params: Sequence[Tensor]) -> None:
+        """Hold on to what the update that begins is made from, the passes so far and the gradients.
+
+        A closure may run more passes at other parameters, and make gradients anew, before the update is over. Of an
+        update that begins once more without a pass of its own, what was seen before still holds.
+        """
+        seen = self.stream.last, self.stream.target, self.stream.passes
+        if self.held is not None and seen[0] is None:
+            seen = self.held[:3]
+        grads = [p.grad for p in params]
+        self.held = *seen, grads, _versions(grads)
+        self.stream.arm()
 
     def samples(self, direction: Direction, draw: int) -> list[Sample]:
         """The samples to average over. Leaves the model untouched."""
@@ -73,8 +102,13 @@ class Sampler:
             self.batches.taken = value  # type: ignore[union-attr]
 
     def _training(self, direction: Direction) -> Sample:
-        call, target, passes = self.stream.last, self.stream.target, self.stream.passes
-        self.stream.disarm()  # what the measurement itself runs is not to be remembered
+        if self.held is None:
+            self.hold(direction.params)
+        assert self.held is not None
+        call, target, passes, gradients, versions = self.held
+        if versions != _versions(gradients):  # by the optimizer: the outputs have the slope, too
+            gradients = [None] * len(gradients)
+        self.watch(False)  # what the measurement itself runs is not to be remembered
         evaluate = None
         if isinstance(self.loss, nn.Module):
             if call is not None and target is not None:
@@ -89,7 +123,7 @@ class Sampler:
                 return _scalar(self.loss(model, call))
 
         return Sample(
-            gradients=[p.grad for p in direction.params],
+            gradients=gradients,
             call=call,
             passes=passes,
             loss=evaluate,

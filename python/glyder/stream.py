@@ -1,8 +1,8 @@
-"""The training stream as the source of independent data.
+"""The training stream as the source of data to measure on.
 
-The displacement of update t is measured with training batch t+1, which is independent of it. Hooks on the model
-remember how the forward passes of that batch were called, what came out, and the gradient that the user's own
-backward pass sent into the outputs. Nothing else is needed: no second loader, no closure, no loss function.
+An update is measured with the training batch that it was made from, or with the next one, which is independent of it.
+Hooks on the model remember how the forward passes of that batch were called, what came out, and the gradient that the
+user's own backward pass sent into the outputs. Nothing else is needed: no second loader, no closure, no loss function.
 """
 
 from __future__ import annotations

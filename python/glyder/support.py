@@ -82,10 +82,14 @@ def l2_decay(optimizer: Optimizer, group: dict[str, Any]) -> float:
     return 0.0 if decoupled_decay(optimizer, group) else float(group.get("weight_decay", 0.0))
 
 
-def past_weight(group: dict[str, Any]) -> float:
-    """How much of a direction is the one before it: momentum, or the first of Adam's betas; in [0, 1), 0 if neither."""
-    beta = group.get("momentum") or next(iter(group.get("betas") or ()), 0.0)
-    return min(max(float(beta), 0.0), 1 - 2**-20)
+def gradient_weight(optimizer: Optimizer, group: dict[str, Any]) -> float:
+    """Sum of the weights that a gradient has in all directions to come, where those are sums of gradients: SGD with
+    momentum has (1 - dampening)/(1 - beta). 0 where directions are something else, or the gradient itself.
+    """
+    beta = float(group.get("momentum") or 0.0)
+    if not 0 < beta < 1 or not _is_one_of(optimizer, frozenset({"SGD"})):
+        return 0.0
+    return max(1.0 - float(group.get("dampening", 0.0)), 0.0) / (1.0 - beta)
 
 
 def young(optimizer: Optimizer, group: dict[str, Any], updates: int) -> float:

@@ -6,7 +6,6 @@ ones is not described here.
 """
 
 import math
-from collections.abc import Callable
 from decimal import Decimal, getcontext
 
 getcontext().prec = 50
@@ -35,10 +34,10 @@ class Glyder:
         self.a: list[float] = []
         self.smoothness: list[float] = []
 
-    def update(self, slope: float, curvature: float, dd: float, lr: float, young: float) -> Verdict:
+    def update(self, slope: float, behind: float, curvature: float, dd: float, lr: float, young: float) -> Verdict:
         if dd == 0:
             return skip("not_visible")
-        slope_at_start = slope + curvature  # <grad f(x_t), delta>, to second order
+        slope_at_start = slope + curvature if behind else slope  # <grad f(x_t), delta>, to second order
         self.a.append(slope_at_start / lr / (dd / lr**2) * young)
         self.smoothness.append(curvature / lr**2 / (dd / lr**2))
         a, smoothness = discounted(self.a, self.memory), discounted(self.smoothness, self.memory)
@@ -50,33 +49,39 @@ class Glyder:
 
 
 class Scale:
-    """Geometric mean of the rate that curvature allows and the one that noise allows, each a mean weighted by lr^2."""
+    """Geometric mean of the rate that curvature allows, a quotient of means weighted by lr^2, and the one that noise
+    allows."""
 
-    def __init__(self, sigma: float = 1.0, edge: float = 5.0, share: float = 0.8, cap: float = 6.0) -> None:
-        self.sigma, self.edge, self.share, self.cap = sigma, edge, share, cap
+    def __init__(
+        self, sigma: float = 1.0, edge: float = 1.25, share: float = 0.62, fall: float = 4.0, cap: float = 6.0
+    ) -> None:
+        self.sigma, self.edge, self.share, self.fall, self.cap = sigma, edge, share, fall, cap
         self.seen: list[dict[str, float]] = []
 
-    def mean(self, value: Callable[[dict[str, float]], float]) -> float:
+    def mean(self, values: list[float]) -> float:
         weights = [s["lr"] ** 2 for s in self.seen]
-        return math.fsum(w * value(s) for w, s in zip(weights, self.seen, strict=True)) / math.fsum(weights)
+        return math.fsum(w * v for w, v in zip(weights, values, strict=True)) / math.fsum(weights)
 
     def update(self, **s: float) -> Verdict:
         if s["dd"] == 0:
             return skip("not_visible")
         self.seen.append(s)
+        at_start = [s["slope"] + s["curvature"] if s["behind"] else s["slope"] for s in self.seen]
+        # no measurement says that its rate was more than `fall` times too high
+        at_start = [max(a, s["curvature"] / self.fall) for a, s in zip(at_start, self.seen, strict=True)]
         # d = delta/lr is short by `young` while the momentum buffer fills
-        slope = self.mean(lambda s: s["young"] * (s["slope"] + s["curvature"]) / s["lr"] / (s["dd"] / s["lr"] ** 2))
-        smoothness = self.mean(lambda s: s["curvature"] / s["dd"])
-        length = math.sqrt(self.mean(lambda s: s["dd"] / s["lr"] ** 2 / s["young"] ** 2))
+        slope = self.mean([a * s["young"] * s["lr"] / s["dd"] for a, s in zip(at_start, self.seen, strict=True)])
+        smoothness = self.mean([s["curvature"] / s["dd"] for s in self.seen])
         if slope <= 0:
             return skip("no_slope")
         if smoothness <= 0:
             return skip("no_curvature")
         optimal = slope / smoothness
-        by_noise = math.sqrt(1 - s["beta"]) * math.sqrt(s["xx"]) / (length * math.sqrt(s["energy"]))
-        if by_noise == 0:
-            return self.sigma * self.edge * optimal, "keep", "kept"
-        mean = (self.edge * optimal) ** (1 - self.share) * by_noise**self.share
+        reach = math.sqrt(math.fsum(s["reach"] for s in self.seen) / len(self.seen))
+        if s["start"] == 0:
+            return self.sigma * optimal, "keep", "kept"
+        by_noise = math.sqrt(s["start"]) / (reach * math.sqrt(s["energy"]))
+        mean = self.edge * optimal ** (1 - self.share) * by_noise**self.share
         return self.sigma * min(mean, self.cap * optimal), "keep", "kept"
 
 
@@ -164,7 +169,7 @@ class Spike:
 
 class Brake:
     def __init__(
-        self, memory: float = 10.0, limit: float = 3.0, drop: float = 0.25, patience: float = 2, rest: float = 5
+        self, memory: float = 10.0, limit: float = 4.0, drop: float = 0.5, patience: float = 2, rest: float = 1
     ) -> None:
         self.memory, self.limit, self.drop, self.patience, self.rest = memory, limit, drop, patience, rest
         self.norms: list[float] = []

@@ -24,11 +24,12 @@ class Quadratic:
     def gradient(self) -> np.ndarray:
         return self.h * self.x
 
-    def step(self, lr: float, direction: np.ndarray) -> dict[str, float]:
-        delta = lr * direction
+    def step(self, lr: float, direction: np.ndarray, behind: bool = True) -> dict[str, float]:
+        delta, before = lr * direction, self.gradient()
         self.x = self.x - delta
         return {
-            "slope": float(self.gradient() @ delta),
+            "slope": float((self.gradient() if behind else before) @ delta),
+            "behind": float(behind),
             "curvature": float(delta @ (self.h * delta)),
             "dd": float(delta @ delta),
             "lr": lr,
@@ -38,11 +39,15 @@ class Quadratic:
 
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("lr", [1e-6, 1e-2, 1.0])
-def test_latest_measurement_is_exact_line_search(seed: int, lr: float) -> None:
-    """sigma = 1, memory = 1: the minimiser along d, <grad, d>/(d^T H d), whatever rate the measurement was made at."""
+@pytest.mark.parametrize("behind", [False, True])
+def test_latest_measurement_is_exact_line_search(seed: int, lr: float, behind: bool) -> None:
+    """sigma = 1, memory = 1: the minimiser along d, <grad, d>/(d^T H d), whatever rate the measurement was made at.
+
+    And wherever the slope was taken, before the update or after it.
+    """
     quadratic = Quadratic(seed)
     g = quadratic.gradient()
-    rate, action, _ = _core.Rule("glyder", sigma=1, memory=1).update(**quadratic.step(lr, g))
+    rate, action, _ = _core.Rule("glyder", sigma=1, memory=1).update(**quadratic.step(lr, g, behind))
     assert action == "keep"
     assert rate == pytest.approx(float(g @ g) / float(g @ (quadratic.h * g)), rel=1e-12)
 
@@ -79,21 +84,75 @@ def test_young_buffer_is_corrected(young: float) -> None:
 def test_plain_mean_divides_the_means() -> None:
     """Means apart, divided at the end: slopes 1 and 3, curvatures 1 and 7 give 12/8 and not the mean of ratios."""
     rule = _core.Rule("glyder", sigma=1)
-    rule.update(slope=0, curvature=1, dd=1, lr=1, young=1)
-    assert rule.update(slope=4, curvature=7, dd=1, lr=1, young=1)[0] == 12 / 8
+    rule.update(slope=0, behind=1, curvature=1, dd=1, lr=1, young=1)
+    assert rule.update(slope=4, behind=1, curvature=7, dd=1, lr=1, young=1)[0] == 12 / 8
     assert rule.state == {"slope": 12, "curvature": 8, "count": 2}
 
 
 def test_glyder_holds_without_slope_or_curvature() -> None:
-    assert _core.Rule("glyder").update(slope=-3, curvature=1, dd=1, lr=1, young=1)[1:] == ("skip", "no_slope")
-    assert _core.Rule("glyder").update(slope=3, curvature=-1, dd=1, lr=1, young=1)[1:] == ("skip", "no_curvature")
-    assert _core.Rule("glyder").update(slope=3, curvature=1, dd=0, lr=1, young=1)[1:] == ("skip", "not_visible")
+    assert _core.Rule("glyder").update(slope=-3, behind=0, curvature=1, dd=1, lr=1, young=1)[1:] == ("skip", "no_slope")
+    assert _core.Rule("glyder").update(slope=3, behind=0, curvature=-1, dd=1, lr=1, young=1)[1:] == (
+        "skip",
+        "no_curvature",
+    )
+    assert _core.Rule("glyder").update(slope=3, behind=0, curvature=1, dd=0, lr=1, young=1)[1:] == (
+        "skip",
+        "not_visible",
+    )
 
 
 @pytest.mark.parametrize(("young", "lr"), [(0.0, 1.0), (1.1, 1.0), (-1.0, 1.0), (1.0, 0.0), (1.0, -1.0)])
 def test_glyder_takes_no_impossible_scalars(young: float, lr: float) -> None:
-    verdict = _core.Rule("glyder").update(slope=1, curvature=1, dd=1, lr=lr, young=young)
+    verdict = _core.Rule("glyder").update(slope=1, behind=1, curvature=1, dd=1, lr=lr, young=young)
     assert verdict == (0.0, "skip", "out_of_range")
+
+
+def scale_of(stats: dict[str, float] | None = None, **config: float) -> float:
+    """For a slope of 8 and a curvature of 2 at a rate of 1: eta* = 4, and with a reach of 4 eta_n = 5/(4*5) = 1/4."""
+    plain = {"slope": 8.0, "behind": 0.0, "curvature": 2.0, "dd": 4.0, "lr": 1.0, "young": 1.0, "reach": 16.0}
+    rate, action, reason = _core.Rule("scale", **{"edge": 1.0} | config).update(
+        **plain | {"start": 25.0, "energy": 25.0} | (stats or {})
+    )
+    assert (action, reason) == ("keep", "kept")
+    return rate
+
+
+def test_scale_between_its_two_limits() -> None:
+    # Rounding of pow alone.
+    assert scale_of(share=0.0) == pytest.approx(4, rel=1e-15)
+    assert scale_of(share=1.0) == pytest.approx(1 / 4, rel=1e-15)
+    assert scale_of(share=0.5) == pytest.approx(1, rel=1e-15)
+    assert scale_of(share=0.5, sigma=5.0, edge=2.0) == pytest.approx(10, rel=1e-15)
+
+
+def test_scale_never_passes_a_multiple_of_the_local_optimum() -> None:
+    assert scale_of({"start": 1e30}) == 24
+    assert scale_of({"start": 1e30}, sigma=0.5, cap=3.0) == 6
+
+
+def test_scale_from_zero_is_the_local_optimum_alone() -> None:
+    assert scale_of({"start": 0.0}, share=1.0) == 4
+    assert scale_of({"start": 0.0}, sigma=3.0, cap=0.1) == 12
+
+
+@pytest.mark.parametrize("slope", [0.0, -8.0, 0.1])
+def test_scale_lets_no_measurement_say_more_than_that_its_rate_was_fall_times_too_high(slope: float) -> None:
+    assert scale_of({"slope": slope}, share=0.0) == 1 / 4
+    assert scale_of({"slope": slope}, share=0.0, fall=8.0) == 1 / 8
+
+
+def test_scale_takes_slopes_before_and_behind_the_update() -> None:
+    assert scale_of({"slope": 6.0, "behind": 1.0}) == scale_of()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"reach": -1.0}, {"start": -1.0}, {"behind": -1.0}, {"energy": 0.0}, {"young": 0.0}, {"lr": 0.0}],
+    ids=lambda w: next(iter(w)),
+)
+def test_scale_takes_no_impossible_scalars(wrong: dict[str, float]) -> None:
+    with pytest.raises(AssertionError, match="out_of_range"):
+        scale_of(wrong)
 
 
 def first(**stats: float) -> float:
@@ -212,8 +271,8 @@ def test_brake_acts_on_a_divergence_and_rests() -> None:
     factors = brake_after([1.0] * 30 + [2.0**t for t in range(1, 40)])
     drops = [t for t in range(1, len(factors)) if factors[t] < factors[t - 1]]
     assert drops[0] < 30 + 8
-    assert {b - a for a, b in itertools.pairwise(drops)} == {6}
-    assert all(factors[t] == factors[t - 1] / 4 for t in drops)
+    assert {b - a for a, b in itertools.pairwise(drops)} == {2}
+    assert all(factors[t] == factors[t - 1] / 2 for t in drops)
 
 
 def test_brake_gets_used_to_a_new_level() -> None:

@@ -47,6 +47,7 @@ def positive(rng: random.Random, decades: float = 1.0) -> float:
 def draw_glyder(rng: random.Random) -> Stats:
     return {
         "slope": rng.gauss(0.3, 1),
+        "behind": float(rng.random() < 0.5),
         "curvature": rng.gauss(1, 1),
         "dd": 0.0 if rng.random() < 0.05 else positive(rng),
         "lr": positive(rng),
@@ -56,10 +57,10 @@ def draw_glyder(rng: random.Random) -> Stats:
 
 def draw_scale(rng: random.Random) -> Stats:
     return draw_glyder(rng) | {
-        "slope": rng.gauss(0, 1),
+        "slope": rng.gauss(-2, 2),
         "curvature": rng.gauss(0, 1),
-        "beta": 0.5,
-        "xx": positive(rng) if rng.random() < 0.9 else 0.0,
+        "reach": positive(rng),
+        "start": positive(rng) if rng.random() < 0.9 else 0.0,
         "energy": 100.0,
     }
 
@@ -95,13 +96,13 @@ CASES = [
     Case(
         "scale",
         reference.Scale,
-        [{}, {"sigma": 3.0, "edge": 1.0, "share": 0.0}, {"share": 1.0, "cap": 1e9}],
+        [{}, {"sigma": 3.0, "share": 0.0, "fall": 1e9}, {"share": 1.0, "fall": 1.5, "cap": 1e9}],
         draw_scale,
         {"kept", "no_slope", "no_curvature", "not_visible"},
         [
             Law("loss times c", {"slope": 1, "curvature": 1}, 0),
-            Law("direction times c, same displacement", {"lr": -1}, -1),
-            Law("parameters times c, SGD", {"lr": 2, "dd": 2, "xx": 2}, 2),
+            Law("direction times c, same displacement", {"lr": -1, "reach": 2}, -1),
+            Law("parameters times c, SGD", {"lr": 2, "dd": 2, "start": 2, "reach": -2}, 2),
         ],
         exact=False,
     ),
@@ -311,8 +312,9 @@ def test_unknown_rule() -> None:
         ("bounds", {"max_lr": 0.0}),
         ("bounds", {"min_lr": 2.0, "max_lr": 1.0}),
         ("scale", {"sigma": 0.0}),
-        ("scale", {"edge": 0.0}),
         ("scale", {"share": 1.5}),
+        ("scale", {"fall": 1.0}),
+        ("scale", {"fall": 0.0}),
         ("scale", {"cap": 0.0}),
         ("growth", {"max_growth": 1.0}),
         ("growth", {"power": 0.0}),

@@ -104,17 +104,33 @@ class Recorder:
 
 
 def slope_and_curvature(
-    model: nn.Module, names: Sequence[str], at: Sequence[Tensor], delta: Sequence[Tensor], t: int
+    model: nn.Module,
+    names: Sequence[str],
+    at: Sequence[Tensor],
+    delta: Sequence[Tensor],
+    t: int,
+    shrink: float = 1.0,
 ) -> tuple[float, float]:
-    """<grad f, delta> and the Gauss-Newton delta^T J^T H J delta on batch t at the parameters ``at``, in double."""
+    """<grad f, delta> and the Gauss-Newton delta^T J^T H J delta on batch t at the parameters ``at``, in double.
+
+    With ``shrink`` the Jacobian J of the curvature is that at shrink*at: decoupled weight decay is no part of delta,
+    and a probe from x_{t+1} + delta starts at (1 - lr*lambda) x_t.
+    """
     point = {n: p.detach().double() for n, p in model.state_dict().items()}
     point |= {n: p.double() for n, p in zip(names, at, strict=True)}
     tangent = {n: torch.zeros_like(p) for n, p in point.items()}
     tangent |= {n: d.double() for n, d in zip(names, delta, strict=True)}
     x, y = batch(t, torch.float64)
-    z, u = jvp(lambda parameters: functional_call(model, parameters, (x,)), (point,), (tangent,))
+
+    def outputs(parameters: dict[str, Tensor]) -> Tensor:
+        return functional_call(model, parameters, (x,))
+
+    z, u = jvp(outputs, (point,), (tangent,))
+    slope_of = u
+    if shrink != 1.0:
+        _, u = jvp(outputs, (point | {n: shrink * point[n] for n in names},), (tangent,))
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         (r,) = torch.autograd.grad(F.cross_entropy(z, y), z, create_graph=True)
         (hu,) = torch.autograd.grad((r * u).sum(), z)
-    return float((r.detach() * u).sum()), float((hu * u).sum())
+    return float((r.detach() * slope_of).sum()), float((hu * u).sum())

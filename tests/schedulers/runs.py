@@ -22,7 +22,7 @@ from .problems import CLASSES, HIDDEN, INPUTS, batch, mlp
 
 UPDATES, WINDOW = 34, 12
 STOPS = (0, 1, 6, WINDOW, WINDOW + 1, 25)
-"""Before the start, inside of the measuring window (a displacement waits to be measured), at its end, after it."""
+"""Before the start, inside of the measuring window (with "always" a displacement waits then), at its end, after it."""
 
 
 class Fragile(nn.Module):

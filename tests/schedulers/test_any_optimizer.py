@@ -32,7 +32,7 @@ UPDATES = 12
 
 @dataclass(frozen=True)
 class Expected:
-    """``decay``: how the weight decay of 0.1 that it is given acts: part of the loss, beside it, or not taken."""
+    """``decay``: how the weight decay of 0.01 that it is given acts: part of the loss, beside it, or not taken."""
 
     refused: str = ""
     decay: str = ""
@@ -75,7 +75,8 @@ def _ways() -> list[Any]:
         ways |= {"fused": {"fused": True}} if "fused" in takes else {}
         ways |= {} if TABLE[cls].closure else {"compiled": {}}
         for way, options in ways.items():
-            found.append(pytest.param(cls, way, options, id=f"{cls.__name__}-{way}"))
+            found.append(pytest.param(cls, way, options, "window", id=f"{cls.__name__}-{way}"))
+        found.append(pytest.param(cls, "default", {}, "always", id=f"{cls.__name__}-always"))
     return found
 
 
@@ -126,10 +127,10 @@ def _run(
             step()
 
 
-@pytest.mark.parametrize(("cls", "way", "options"), _ways())
-def test_followed(cls: type, way: str, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("cls", "way", "options", "refresh"), _ways())
+def test_followed(cls: type, way: str, options: dict[str, Any], refresh: Any) -> None:
     expected = TABLE[cls]
-    options = options | expected.options | ({"weight_decay": 0.1} if expected.decay else {})
+    options = options | expected.options | ({"weight_decay": 0.01} if expected.decay else {})
     if way == "compiled":
         options["lr"] = torch.tensor(1e-3, dtype=torch.float64)
         if cls in (torch.optim.Adafactor, lion_pytorch.Lion):
@@ -138,7 +139,7 @@ def test_followed(cls: type, way: str, options: dict[str, Any]) -> None:
     names = [n for n, _ in model.named_parameters()]
     start = weights(model)
     optimizer = cls(model.parameters(), **options)
-    scheduler = glyder.GlyderLR(optimizer, model, every=1, total_steps=100, warmup=UPDATES)
+    scheduler = glyder.GlyderLR(optimizer, model, every=1, total_steps=100, warmup=UPDATES, refresh=refresh)
     recorder = Recorder(optimizer)
     _run(model, optimizer, way, expected)
 
@@ -148,20 +149,25 @@ def test_followed(cls: type, way: str, options: dict[str, Any]) -> None:
     for t, row in rows.items():
         lr = used[t][0]
         assert row["lr"] == pytest.approx(lr, rel=1e-15), "the rate that the update was made with"
-        shrink = 1 - lr * 0.1 if expected.decay == "decoupled" else 1.0
-        x1 = recorder.after[t]
-        delta = [shrink * a - b for a, b in zip(recorder.before[t], x1, strict=True)]
-        s, q = slope_and_curvature(model, names, x1, delta, t + 1)
+        shrink = 1 - lr * 0.01 if expected.decay == "decoupled" else 1.0
+        at = recorder.before[t]
+        delta = [shrink * a - b for a, b in zip(at, recorder.after[t], strict=True)]
+        if refresh == "window":  # on the batch that made it, with the gradient at x_t
+            s, q = slope_and_curvature(model, names, at, delta, t, shrink)
+        else:
+            at = recorder.after[t]
+            s, q = slope_and_curvature(model, names, at, delta, t + 1)
         if expected.decay == "l2":
-            s += 0.1 * float(sum((x * d).sum() for x, d in zip(x1, delta, strict=True)))
-            q += 0.1 * float(sum((d * d).sum() for d in delta))
+            s += 0.01 * float(sum((x * d).sum() for x, d in zip(at, delta, strict=True)))
+            q += 0.01 * float(sum((d * d).sum() for d in delta))
+        descent = s if refresh == "window" else s + q  # <grad f(x_t), delta>, to second order
         # The slope is an inner product in double: rounding only, of the order of 100 units of its absolute terms.
         assert abs(row["slope"] - s) <= 1e-13 * row["gradient"] * row["displacement"] + 1e-12 * abs(s)
         # The curvature is a central difference with a relative step of 1e-3: its truncation error is 1e-6 times
         # third derivatives over first ones, some tens here.
         assert row["curvature"] == pytest.approx(q, rel=1e-4)
-        if s + q > 0:
-            assert row["optimal"] == pytest.approx(lr * (s + q) / q, rel=1e-4 + 1e-4 * abs(q / (s + q)))
+        if descent > 0:
+            assert row["optimal"] == pytest.approx(lr * descent / q, rel=1e-4 + 1e-4 * abs(q / descent))
 
     ended = weights(model)
     with torch.no_grad():
@@ -304,7 +310,7 @@ def test_muon_with_adamw_beside_it() -> None:
         assert records[1].rates[t][0] == pytest.approx(row["lr"] / 4, rel=1e-15)
         x0 = records[0].before[t] + records[1].before[t]
         x1 = records[0].after[t] + records[1].after[t]
-        s, q = slope_and_curvature(model, matrices + rest, x1, [a - b for a, b in zip(x0, x1, strict=True)], t + 1)
+        s, q = slope_and_curvature(model, matrices + rest, x0, [a - b for a, b in zip(x0, x1, strict=True)], t)
         assert row["slope"] == pytest.approx(s, rel=1e-9)  # Muon iterates in bfloat16, but the displacement is exact
         assert row["curvature"] == pytest.approx(q, rel=1e-4)  # central difference, as above
         measured += 1
@@ -337,8 +343,8 @@ def test_sparse_adam() -> None:
     for row in rows:
         t = int(row["update"])
         delta = recorder.before[t][0] - recorder.after[t][0]
-        tokens = torch.randint(20, (32, 3), generator=torch.Generator().manual_seed(t + 1))
-        z, u = recorder.after[t][0][tokens].sum(1), delta[tokens].sum(1)  # linear: u is exact
+        tokens = torch.randint(20, (32, 3), generator=torch.Generator().manual_seed(t))
+        z, u = recorder.before[t][0][tokens].sum(1), delta[tokens].sum(1)  # linear: u is exact
         p = z.softmax(1)
         variance = (p * u * u).sum(1) - (p * u).sum(1) ** 2
         assert row["curvature"] == pytest.approx(float(variance.mean()), rel=1e-9)  # eps over the relative step 1e-3

@@ -247,13 +247,24 @@ def test_replaced_parameters_do_not_pass_unseen() -> None:
 
 
 def test_a_displacement_whose_parameters_are_gone_is_dropped() -> None:
-    model, optimizer, scheduler = small_run(optimizer=torch.optim.SGD, every=1)
+    model, optimizer, scheduler = small_run(optimizer=torch.optim.SGD, every=1, refresh="always")
     train(model, optimizer, 6)
     del optimizer.param_groups[0]["params"][3]
     with pytest.warns(glyder.GlyderWarning, match="parameters changed"):
         train(model, optimizer, range(6, 12))
     assert scheduler.reasons["params_changed"] == 1
     assert scheduler.history["reason"][-1] == "kept"
+
+
+def test_no_displacement_waits_for_parameters_to_go_by_default() -> None:
+    model, optimizer, scheduler = small_run(optimizer=torch.optim.SGD, every=1, warmup=UPDATES)
+    train(model, optimizer, 6)
+    del optimizer.param_groups[0]["params"][3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train(model, optimizer, range(6, 12))
+    assert scheduler.history["update"].tolist() == list(range(12))
+    assert set(scheduler.history["reason"][6:]) == {"kept"}
 
 
 # ---- the user's own code raises in a measurement
@@ -302,6 +313,7 @@ def test_nothing_ever_measured_is_raised(options: dict[str, Any], cause: type, s
         pytest.raises(RuntimeError, match="could not measure anything in 3 attempts") as raised,
     ):
         train(model, optimizer, 10)
+    assert scheduler.updates == 3, "an update counts that was made, also where looking at it afterwards raised"
     assert isinstance(raised.value.__cause__, cause)
     assert says in str(raised.value)
     assert scheduler.reasons == {"raised": 3}

@@ -37,8 +37,8 @@ def _quadratic(seed: int, groups: int) -> tuple[Gram, list[float], torch.Tensor,
     rates = (10 ** torch.empty(groups, dtype=torch.float64).uniform_(-3, 1, generator=generator)).tolist()
     r = torch.tensor(rates, dtype=torch.float64)
     q = L * r[:, None] * r[None, :]
-    slope_after = A * r - q.sum(1)
-    return Gram(slope_after.tolist(), q.tolist(), (r * r).tolist()), rates, A, L
+    slope = A * r - q.sum(1) if seed % 2 else A * r  # at x_{t+1}, or at x_t
+    return Gram(slope.tolist(), q.tolist(), (r * r).tolist(), float(seed % 2)), rates, A, L
 
 
 def _gain(c: torch.Tensor, A: torch.Tensor, L: torch.Tensor) -> float:
@@ -60,7 +60,7 @@ def test_never_worse_than_the_best_multiple_of_the_present_rates(seed: int, grou
 def test_uncoupled_blocks_get_their_own_optima() -> None:
     A, L, r = [3.0, 0.02], [10.0, 0.5], [0.1, 2.0]
     q = [[L[0] * r[0] ** 2, 0.0], [0.0, L[1] * r[1] ** 2]]
-    gram = Gram([A[g] * r[g] - q[g][g] for g in (0, 1)], q, [1.0, 1.0])
+    gram = Gram([A[g] * r[g] for g in (0, 1)], q, [1.0, 1.0], behind=0.0)
     # Block-wise optimal and uncoupled, so that the joint step along their sum is the multiple one.
     assert _joint(gram, r) == pytest.approx([0.3, 0.04], rel=1e-13)
     assert _joint(gram, r, sigma=2.0) == pytest.approx([0.6, 0.08], rel=1e-13)
@@ -68,13 +68,14 @@ def test_uncoupled_blocks_get_their_own_optima() -> None:
 
 def test_two_blocks_that_move_the_outputs_alike_share_the_step() -> None:
     """The separate optima would overshoot to twice the minimum."""
-    gram = Gram([1.0 - 2.0, 1.0 - 2.0], [[1.0, 1.0], [1.0, 1.0]], [1.0, 1.0])
+    gram = Gram([1.0 - 2.0, 1.0 - 2.0], [[1.0, 1.0], [1.0, 1.0]], [1.0, 1.0], behind=1.0)
     assert _joint(gram, [1.0, 1.0]) == pytest.approx([0.5, 0.5], rel=1e-15)
 
 
 def test_blocks_without_descent_give_no_rate() -> None:
-    gram = Gram([-5.0, -5.0], [[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0])
-    assert _joint(gram, [1.0, 1.0]) is None
+    for behind in (0.0, 1.0):
+        gram = Gram([-5.0, -5.0], [[1.0, 0.0], [0.0, 1.0]], [1.0, 1.0], behind)
+        assert _joint(gram, [1.0, 1.0]) is None
 
 
 def _grouped(model: nn.Module, second: float = 1e-3) -> torch.optim.Optimizer:

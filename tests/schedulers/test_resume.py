@@ -94,12 +94,13 @@ def _saved(stop: int = 4, **options: Any) -> tuple[Any, Any, Any]:
     return model, optimizer, scheduler
 
 
-def test_the_state_is_neither_kept_nor_changed() -> None:
-    _, _, first = _saved()
+@pytest.mark.parametrize("refresh", ["window", "always"])
+def test_the_state_is_neither_kept_nor_changed(refresh: str) -> None:
+    _, _, first = _saved(refresh=refresh)
     state = first.state_dict()
-    assert state["pending"] is not None
+    assert (state["pending"] is None) == (refresh == "window")
     given = copy.deepcopy(state)
-    model, optimizer, second = _saved(0)
+    model, optimizer, second = _saved(0, refresh=refresh)
     second.load_state_dict(state)
     assert same(state, given)
     train(model, optimizer, 6)

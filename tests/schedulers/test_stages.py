@@ -66,7 +66,8 @@ def test_the_window_is_a_linear_warmup() -> None:
     shares = []
     for row in scheduler.history[scheduler.history["reason"] == "kept"]:
         t = int(row["update"]) + 1  # the update that the new base first acts in
-        shares.append(rates[t] / (row["base"] * (t + 1) / WARMUP))
+        if t < WARMUP:
+            shares.append(rates[t] / (row["base"] * (t + 1) / WARMUP))
     assert max(shares) == pytest.approx(1.0, rel=1e-14)
     limited = sum(share < 1 - 1e-14 for share in shares)
     assert limited == scheduler.reasons.get("growth_limited", 0)
@@ -99,13 +100,13 @@ def test_a_gradient_that_explodes_brakes() -> None:
             for p in model.parameters():
                 p.grad.mul_(30)
 
-    rates = _rates(model, optimizer, scheduler, UPDATES, explode)
+    rates = _rates(model, optimizer, scheduler, UPDATES + 20, explode)
     usual = max(rates[20:40])  # single updates may be shortened
     assert rates[40] < usual / 10, "the first long gradient is a spike: at most 1.5 times the usual, not 30 times"
     assert scheduler.reasons["spike"] >= 1
     assert scheduler.reasons["braked"] >= 1
     # The new length has become usual after some twenty updates; what remains is the brake's.
-    assert max(rates[-20:]) == pytest.approx(usual * 0.25 ** scheduler.reasons["braked"], rel=1e-15)
+    assert max(rates[-20:]) == pytest.approx(usual * 0.5 ** scheduler.reasons["braked"], rel=1e-15)
 
 
 def test_one_odd_batch_does_not_brake() -> None:
@@ -117,7 +118,8 @@ def test_one_odd_batch_does_not_brake() -> None:
                 p.grad.mul_(1e6)
 
     rates = _rates(model, optimizer, scheduler, UPDATES, odd)
-    assert rates[-1] == rates[30]
+    # single updates may be shortened: the brake would have lowered all of them
+    assert max(rates[41:]) == rates[30]
 
 
 @pytest.mark.parametrize(
