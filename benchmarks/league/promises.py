@@ -117,19 +117,19 @@ def _starts(found: dict[str, Any]) -> Promise:
 
 
 def _cost(cost: dict[str, Any] | None) -> list[Promise]:
-    time = "costs at most 1.05 of the time of a run"
+    time = "costs at most 1.05 of the processor time of a run"
     memory = "takes at most two copies of the parameters in memory, for a while"
     if cost is None:
         return [Promise(time, None), Promise(memory, None)]
-    wall, peak = cost["wall"], cost["memory"]
+    cpu, peak = cost["cpu"], cost["memory"]
     grew = (
         f"the models are too small to tell: the peak of the process grew by {peak['median']:.0f} KiB more than tuned "
         f"in the median, {peak['worst']:.0f} KiB at most"
     )
-    if wall is None:
+    if cpu is None:
         return [Promise(time, None), Promise(memory, None, grew)]
-    figure = f"{wall['median']:.3f} in the median, {wall['worst']:.3f} at most"
-    return [Promise(time, wall["median"] <= 1.05, figure), Promise(memory, None, grew)]
+    figure = f"{cpu['median']:.3f} in the median, {cpu['worst']:.3f} at most"
+    return [Promise(time, cpu["median"] <= 1.05, figure), Promise(memory, None, grew)]
 
 
 def _spans(peaks: dict[str, dict[str, float]]) -> Promise:

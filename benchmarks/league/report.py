@@ -164,12 +164,12 @@ def cost(found: dict[str, Any]) -> str:
 
 
 def costs(rows: list[dict[str, Any]]) -> str:
-    head = ["cell", "optimizer", "steps", "wall time", "copies", "memory, KiB", "tuning runs", "tuning steps"]
+    head = ["cell", "optimizer", "steps", "processor time", "copies", "memory, KiB", "tuning runs", "tuning steps"]
     return table(
         head,
         (
             [
-                r["cell"], r["optimizer"], number(r["cost_steps"], 4), number(r["cost_wall"]), number(r["copies"], 0),
+                r["cell"], r["optimizer"], number(r["cost_steps"], 4), number(r["cost_cpu"]), number(r["copies"], 0),
                 number(r["memory"], 0), str(r["tuning_runs"]), str(r["tuning_steps"]),
             ]
             for r in rows

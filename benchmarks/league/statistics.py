@@ -48,7 +48,7 @@ def row(pair: Pair) -> dict[str, Any]:
     ours, theirs = pair.runs["glyder"], pair.runs["tuned"]
     drawn = over_seeds(pair.test["tuned"], pair.test["glyder"])
     both = list(zip(ours, theirs, strict=True))
-    timed = [g["seconds"] / t["seconds"] for g, t in both if g.get("seconds") and t.get("seconds")]
+    timed = [g["cpu"] / t["cpu"] for g, t in both if g.get("cpu") and t.get("cpu")]
     T = pair.cell.steps
     return {
         "cell": pair.cell.name, "optimizer": pair.optimizer, "workload": pair.cell.workload,
@@ -61,7 +61,7 @@ def row(pair: Pair) -> dict[str, Any]:
         "train_ratio": float(pair.train["glyder"].mean() / pair.train["tuned"].mean()),
         "error_difference": _errors(pair, "test"), "train_error_difference": _errors(pair, "train"),
         "cost_steps": 1 + float(np.mean([g.get("forwards", 0) for g in ours])) / (3 * T),
-        "cost_wall": float(np.median(timed)) if timed else None,
+        "cost_cpu": float(np.median(timed)) if timed else None,
         "copies": float(np.mean([g.get("copies", 0) for g in ours])),
         "memory": float(np.median([g.get("memory", 0) - t.get("memory", 0) for g, t in both])),
         "worst": _worst(ours), "tuned_worst": _worst(theirs),
@@ -166,11 +166,11 @@ def divergence(league: League) -> dict[str, Any]:
 
 
 def cost(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Steps and wall time of a run relative to the tuned schedule's own, and what the tuning took beside."""
-    steps, wall = [r["cost_steps"] for r in rows], [r["cost_wall"] for r in rows if r["cost_wall"] is not None]
+    """Steps and processor time of a run relative to the tuned schedule's own, and what the tuning took beside."""
+    steps, cpu = [r["cost_steps"] for r in rows], [r["cost_cpu"] for r in rows if r["cost_cpu"] is not None]
     return {
         "steps": {"mean": float(np.mean(steps)), "worst": max(steps)},
-        "wall": {"median": float(np.median(wall)), "worst": max(wall)} if wall else None,
+        "cpu": {"median": float(np.median(cpu)), "worst": max(cpu)} if cpu else None,
         "copies": float(np.mean([r["copies"] for r in rows])),
         "memory": {"median": float(np.median([r["memory"] for r in rows])), "worst": max(r["memory"] for r in rows)},
         "tuning_runs": sum(r["tuning_runs"] for r in rows),

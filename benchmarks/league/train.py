@@ -126,7 +126,7 @@ def _train(run: Run) -> dict[str, Any]:
     method = makers()[run.method](task, cell, run.optimizer, **run.options)
     every = max(1, cell.steps // POINTS)
     losses, rates, peak, finite = [], [], 0.0, True
-    memory, start = _memory(), time.perf_counter()
+    memory, start, cpu = _memory(), time.perf_counter(), time.process_time()
     for t, loss in enumerate(updates(task, cell, method)):
         value, rate = float(loss), method.rate()
         peak = max(peak, value)
@@ -136,7 +136,7 @@ def _train(run: Run) -> dict[str, Any]:
         if not math.isfinite(value):
             finite = False
             break
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu  # other processes stretch the first alone
     model = method.finish()
     parts = ("train", "validation", "test") if run.seed in FRESH_SEEDS else ("train", "validation")
     scores = {part: task.evaluate(model, part) for part in parts} if finite else {}
@@ -144,7 +144,8 @@ def _train(run: Run) -> dict[str, Any]:
     forwards, copies = method.cost()
     return scores | {
         "diverged": not (final <= GONE * initial), "initial": initial, "worst": peak if finite else None,
-        "seconds": round(seconds, 3), "forwards": forwards, "copies": copies, "memory": _memory() - memory,
+        "seconds": round(seconds, 3), "cpu": round(cpu, 3),
+        "forwards": forwards, "copies": copies, "memory": _memory() - memory,
         **({"losses": losses, "rates": rates} if run.seed == FRESH_SEEDS[0] else {}),
     }  # fmt: skip
 
