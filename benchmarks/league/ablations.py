@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.league import data
-from benchmarks.league.methods import Glyder, Plain
+from benchmarks.league.methods import Glyder, Scheduled
 from benchmarks.league.train import TUNING_SEEDS, Run, recorded, updates
 from benchmarks.league.tuning import Study
 from benchmarks.league.workload import Batch, Cell, Task, cells
@@ -57,8 +57,8 @@ COSTLY = ("digits-conv",)
 class Wrong(Estimator):
     """``inner`` with its curvature times ``factor`` and log-normal noise of mean 1 and deviation ``sigma`` of the log.
 
-    glyder takes the slope where the update began from slope and curvature where it ended, so a wrong L changes both;
-    with ``slope_kept`` it changes L alone, as theory has it.
+    Where the slope is measured behind the update, glyder refers it back by the curvature, so that a wrong L changes
+    both; with ``slope_kept`` it changes L alone, as theory has it.
     """
 
     inner: Estimator
@@ -78,7 +78,7 @@ class Wrong(Estimator):
         found = self.inner.measure(direction, sample, draw)
         noise = self.sigma * random.Random(draw).gauss(0, 1) - self.sigma**2 / 2
         curvature = self.factor * math.exp(noise) * found.curvature
-        slope = found.slope + (found.curvature - curvature if self.slope_kept else 0.0)
+        slope = found.slope + (1 - direction.origin) * (found.curvature - curvature) * self.slope_kept
         return dataclasses.replace(found, slope=slope, curvature=curvature)
 
 
@@ -264,7 +264,7 @@ def cost(run: Run) -> dict[str, Any]:
     tasks = [cell.build(run.seed) for _ in range(2)]
     torch.manual_seed(run.seed)
     measured = Ablated(tasks[1], cell, run.optimizer, every=1, **run.options, **PUBLISHED)
-    pair = [Plain(tasks[0], cell, run.optimizer, 1e-3), measured]
+    pair = [Scheduled(tasks[0], run.optimizer, 1e-3), measured]
     trained = [updates(task, cell, method) for task, method in zip(tasks, pair, strict=True)]
     took: list[list[float]] = [[], []]
     for _ in range(TIMED):

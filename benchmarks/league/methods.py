@@ -69,13 +69,6 @@ class Tuned(Scheduled):
         self.schedulers = [glyder.AnnealedLR(o, cell.steps, anneal, warmup=warm) for o in self.optimizers]
 
 
-class Plain(Scheduled):
-    """A constant rate, as a user who tunes nothing has it."""
-
-    def __init__(self, task: Task, cell: Cell, optimizer: str, peak: float) -> None:
-        super().__init__(task, optimizer, peak)
-
-
 class Glyder(Scheduled):
     """GlyderLR with no learning rate given; ``start`` is what the optimizer is made with."""
 
@@ -110,7 +103,7 @@ def makers() -> dict[str, Maker]:
         "glyder-ablated": ablations.Ablated,
         "tuned": Tuned,
         "fixed": Tuned,
-        "plain": Plain,
+        "plain": functools.partial(Tuned, anneal="constant", warmup="none"),
         "glyder": Glyder,
         "followed": Followed,
         **rivals.RIVALS,

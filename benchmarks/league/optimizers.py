@@ -53,10 +53,5 @@ CENTRES = {"RMSprop": -0.5, "Muon": 0.5, "Lion": -1.0, "AdaBelief": 0.0, "Lookah
 """Where the grid of peaks starts, in decades from AdamW's."""
 
 
-def centre(cell_centre: dict[str, float], optimizer: str) -> float:
-    """log10 of the middle of a grid of peaks."""
-    return cell_centre[optimizer] if optimizer in cell_centre else cell_centre["AdamW"] + CENTRES[optimizer]
-
-
 def make(optimizer: str, model: nn.Module, lr: float) -> Made:
     return MAKERS[optimizer](model, lr)

@@ -18,7 +18,7 @@ from benchmarks.league import optimizers, train
 from benchmarks.league.resample import noise, valley
 from benchmarks.league.store import Store
 from benchmarks.league.train import FRESH_SEEDS, TUNING_SEEDS
-from benchmarks.league.tuning import SIDE, WARMUPS, Peak, replay, run_at, tune
+from benchmarks.league.tuning import SIDE, WARMUPS, Peak, middle, replay, run_at, tune
 from benchmarks.league.workload import Cell, cells
 
 Record = dict[str, Any]
@@ -147,10 +147,10 @@ class League:
         def around(half: int) -> float:
             return sum(capped(half, peak.warmup, s) for s in TUNING_SEEDS) / len(TUNING_SEEDS)
 
-        middle, tuned = round(2 * optimizers.centre(dict(cell.centre), optimizer)), around(peak.half)
+        start, tuned = middle(cell, optimizer), around(peak.half)
         below, above = (around(k) if k in peak.losses else tuned for k in (peak.half - 1, peak.half + 1))
         alone = capped(peak.half, peak.warmup, TUNING_SEEDS[0])
-        grid = [capped(middle + k, WARMUPS[0], TUNING_SEEDS[0]) / alone for k in range(-SIDE, SIDE + 1)]
+        grid = [capped(start + k, WARMUPS[0], TUNING_SEEDS[0]) / alone for k in range(-SIDE, SIDE + 1)]
         return Tuning(peak, valley(below, tuned, above), grid, runs, runs * cell.steps)
 
 

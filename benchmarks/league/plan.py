@@ -9,7 +9,7 @@ from benchmarks.league import optimizers
 from benchmarks.league.resample import geometric
 from benchmarks.league.store import Store
 from benchmarks.league.train import FRESH_SEEDS, TUNING_SEEDS, Run
-from benchmarks.league.tuning import Study, loss_of, peak, run_at, tune
+from benchmarks.league.tuning import Study, loss_of, middle, peak, run_at, tune
 from benchmarks.league.workload import Cell, cells
 
 RIVAL_SEEDS = FRESH_SEEDS[:3]
@@ -72,8 +72,8 @@ def fixed_peaks(store: Store) -> dict[str, float]:
 def _grid(cell: Cell, optimizer: str, store: Store) -> dict[int, float]:
     """Validation loss by half-decade on the first grid, a diverged run as the initial loss."""
     found = {}
-    middle = round(2 * optimizers.centre(dict(cell.centre), optimizer))
-    for half in range(middle - 20, middle + 21):
+    start = middle(cell, optimizer)
+    for half in range(start - 20, start + 21):
         run = run_at(cell, optimizer, half, "5%", TUNING_SEEDS[0])
         if run in store:
             record = store[run]

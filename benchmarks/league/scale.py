@@ -22,6 +22,7 @@ from benchmarks.league.store import Store
 from benchmarks.league.train import TUNING_SEEDS, Run, recorded, updates
 from benchmarks.league.tuning import Peak, Study
 from benchmarks.league.workload import Cell, cells
+from glyder import _core
 
 METHOD = "glyder-scale"
 SEEDS = TUNING_SEEDS[:2]
@@ -47,11 +48,17 @@ def settled(run: Run) -> dict[str, Any]:
     method = Glyder(task, cell, run.optimizer, **run.options)
     window = warmup_steps("glyder", cell.steps) + 1
     deque(itertools.islice(updates(task, cell, method), window), maxlen=0)
-    seen = method.scheduler.history
-    seen = seen[np.isfinite(seen["curvature"])]
-    dd = seen["displacement"] ** 2
-    slope, curvature = np.sum(seen["lr"] * (seen["slope"] + seen["curvature"]) / dd), np.sum(seen["curvature"] / dd)
-    return {"rate": method.rate(), "optimal": float(slope / curvature) if curvature > 0 and slope > 0 else None}
+    return {"rate": method.rate(), "optimal": optimal(method.scheduler.history)}
+
+
+def optimal(history: np.ndarray) -> float | None:
+    """The locally optimal rate over all measurements, by the rule itself; None where it has none."""
+    rule, rate = _core.Rule("glyder", sigma=1.0), None
+    for row in history[np.isfinite(history["curvature"])]:
+        seen = {"slope": row["slope"], "curvature": row["curvature"], "dd": row["displacement"] ** 2, "lr": row["lr"]}
+        found, action, _ = rule.update(**seen, behind=0.0, young=1.0)  # measured at x_t
+        rate = found if action == "keep" else None
+    return rate
 
 
 def execute(run: Run) -> dict[str, Any]:

@@ -69,6 +69,12 @@ def peak(half: int) -> float:
     return float(f"{10 ** (half / 2):.6g}")
 
 
+def middle(cell: Cell, optimizer: str) -> int:
+    """The half-decade in the middle of the first grid."""
+    known = cell.centre
+    return round(2 * (known[optimizer] if optimizer in known else known["AdamW"] + optimizers.CENTRES[optimizer]))
+
+
 def run_at(cell: Cell, optimizer: str, half: int, warmup: str, seed: int) -> Run:
     return Run(cell.name, optimizer, "tuned", seed, {"peak": peak(half), "warmup": warmup})
 
@@ -91,15 +97,15 @@ def tune(cell: Cell, optimizer: str, store: Store) -> Study:
                 for k in range(low, high + 1)
             }
             best = min(found, key=found.__getitem__)
-            if best == low and best > middle - FURTHEST:
+            if best == low and best > start - FURTHEST:
                 low -= 1
-            elif best == high and best < middle + FURTHEST:
+            elif best == high and best < start + FURTHEST:
                 high += 1
             else:
                 return found, best
 
-    middle = round(2 * optimizers.centre(dict(cell.centre), optimizer))
-    found, best = yield from losses(range(middle - SIDE, middle + SIDE + 1), WARMUPS[0], TUNING_SEEDS[:1])
+    start = middle(cell, optimizer)
+    found, best = yield from losses(range(start - SIDE, start + SIDE + 1), WARMUPS[0], TUNING_SEEDS[:1])
     chosen, least = WARMUPS[0], found[best]
     for warmup in WARMUPS[1:]:
         others, other = yield from losses(range(best - 1, best + 2), warmup, TUNING_SEEDS[:1])
