@@ -15,15 +15,11 @@ from glyder.batches import batches_of
 from glyder.direction import Direction
 from glyder.estimators import Sample
 from glyder.outputs_loss import EstimatorError
-from glyder.stream import Call, TrainingStream, outputs_of
+from glyder.stream import Call, TrainingStream, outputs_of, versions
 from glyder.untouched import Mode, seed_all, stand_ins, untouched
 
-_Held = tuple[Call | None, tuple[Tensor, Tensor] | None, int, list[Tensor | None], list[int]]
+_Held = tuple[Call | None, tuple[Tensor, Tensor] | None, int, list[Tensor | None], tuple[int, ...]]
 """The last pass, what the criterion was called with, how many passes, the gradients and their versions."""
-
-
-def _versions(gradients: Sequence[Tensor | None]) -> list[int]:
-    return [0 if g is None else g._version for g in gradients]
 
 
 class Sampler:
@@ -80,7 +76,7 @@ class Sampler:
         if self.held is not None and seen[0] is None:
             seen = self.held[:3]
         grads = [p.grad for p in params]
-        self.held = *seen, grads, _versions(grads)
+        self.held = *seen, grads, versions(grads)
         self.stream.arm()
 
     def samples(self, direction: Direction, draw: int) -> list[Sample]:
@@ -105,8 +101,8 @@ class Sampler:
         if self.held is None:
             self.hold(direction.params)
         assert self.held is not None
-        call, target, passes, gradients, versions = self.held
-        if versions != _versions(gradients):  # by the optimizer: the outputs have the slope, too
+        call, target, passes, gradients, before = self.held
+        if versions(gradients) != before:  # by the optimizer: the outputs have the slope, too
             gradients = [None] * len(gradients)
         self.watch(False)  # what the measurement itself runs is not to be remembered
         evaluate = None

@@ -73,7 +73,7 @@ class Call:
     def stale(self) -> bool:
         """Whether the inputs, the outputs or their gradient were overwritten since the pass."""
         overwritten = self.residual is not None and self.residual._version != self.residual_version
-        return overwritten or _versions(self.args, self.kwargs, self.outputs) != self.versions
+        return overwritten or versions(self.args, self.kwargs, self.outputs) != self.versions
 
     def receive(self, gradient: Tensor) -> None:
         """The gradient by the outputs; more than once where the graph is retained for a second backward.
@@ -85,7 +85,8 @@ class Call:
         self.residual_version = self.residual._version
 
 
-def _versions(*values: Any) -> tuple[int, ...]:
+def versions(*values: Any) -> tuple[int, ...]:
+    """How often each tensor in the values, nested or not, was written in place; inference tensors do not count that."""
     tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor) and not leaf.is_inference())
     return tuple(t._version for t in tensors)
 
@@ -144,7 +145,7 @@ class TrainingStream:
 
     def _before(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.armed and torch.is_grad_enabled():
-            self._open = Call(args, kwargs, Mode.now(self.model), RandomState.now(), _versions(args, kwargs))
+            self._open = Call(args, kwargs, Mode.now(self.model), RandomState.now(), versions(args, kwargs))
         else:
             self._open = None
 
@@ -157,7 +158,7 @@ class TrainingStream:
             seen, call.outputs = [outputs], outputs.detach()
         except OutputError as error:
             call.unclear, seen = error, tree_leaves(result)
-        call.versions += _versions(call.outputs)
+        call.versions += versions(call.outputs)
         stream, age = weakref.ref(self), self._age
 
         def received(gradient: Tensor) -> None:
