@@ -90,13 +90,20 @@ def joint_rates(
     own = [slope[g] / curvature[g][g] if slope[g] > 0 and curvature[g][g] > 0 else rates[g] for g in groups]
     best, most = None, 0.0
     for c in (own, list(rates)):
-        a = sum(c[g] * slope[g] for g in groups)
         bend = sum(c[g] * c[h] * curvature[g][h] for g in groups for h in groups)
-        step = _core.Rule("glyder", sigma=sigma, memory=1.0)
-        scale, action, _ = step.update(slope=a, behind=0.0, curvature=bend, dd=1.0, lr=1.0, young=1.0)
-        if action == "keep" and a * a / bend > most:
-            best, most = [scale * rate for rate in c], a * a / bend
+        step = joint_step(slope, c, bend)
+        if step is not None and step[1] > most:
+            best, most = [sigma * step[0] * rate for rate in c], step[1]
     return best
+
+
+def joint_step(slope: Sequence[float], c: Sequence[float], bend: float) -> tuple[float, float] | None:
+    """The best multiple of the rates c, with the curvature ``bend`` along them, and twice what the loss falls by; None
+    where it does not fall."""
+    a = sum(rate * s for rate, s in zip(c, slope, strict=True))
+    step = _core.Rule("glyder", sigma=1.0, memory=1.0)
+    multiple, action, _ = step.update(slope=a, behind=0.0, curvature=bend, dd=1.0, lr=1.0, young=1.0)
+    return (multiple, multiple * a) if action == "keep" else None
 
 
 def _averages(

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from glyder import _core
+from glyder.blocks import joint_step
 
 
 def tensor_rates(
@@ -46,18 +47,10 @@ def tensor_rates(
         wish, action, _ = rule.update(slope=s / rate, behind=0.0, curvature=q / rate**2, dd=whole, lr=1.0, young=young)
         slope.append(rule.state["slope"])
         own.append(wish / rule.config["sigma"] if action == "keep" else rate)
-    present = _joint(slope, list(rates), bend([1.0] * len(own)))
-    wanted = _joint(slope, own, bend([c / rate for c, rate in zip(own, rates, strict=True)]))
+    present = joint_step(slope, list(rates), bend([1.0] * len(own)))
+    wanted = joint_step(slope, own, bend([c / rate for c, rate in zip(own, rates, strict=True)]))
     if present is None:
         return None
     if wanted is None or wanted[1] <= present[1]:
         return list(rates)
     return [c * (wanted[0] / present[0]) for c in own]
-
-
-def _joint(slope: Sequence[float], c: Sequence[float], bend: float) -> tuple[float, float] | None:
-    """The best multiple of the rates c and twice what the loss falls by; None where it does not fall."""
-    a = sum(rate * s for rate, s in zip(c, slope, strict=True))
-    step = _core.Rule("glyder", sigma=1.0, memory=1.0)
-    multiple, action, _ = step.update(slope=a, behind=0.0, curvature=bend, dd=1.0, lr=1.0, young=1.0)
-    return (multiple, multiple * a) if action == "keep" else None
