@@ -135,7 +135,7 @@ class AutoSGDLR(RuleLR):
         if self._kept and list(self._kept["begin"]) != self._places():  # a group was added, or taken out
             block.rule.load(_core.Rule(self.RULE).state)
             self._kept = {}
-        if self._kept and not math.isfinite(self._squared_gradient()[0]):
+        if self._kept and not math.isfinite(self._squared_gradient()):
             begin, _ = self._evaluate("begin")
             if begin < _LOST:  # it is not the batch's fault: the model has diverged
                 self._ask(block, _losses(block, _LOST, _LOST, _LOST, begin))
@@ -199,7 +199,7 @@ class AutoSGDLR(RuleLR):
                 p.copy_(value)
                 if p.grad is not None:
                     p.grad.copy_(g)
-            if not math.isfinite(self._squared_gradient()[0]):
+            if not math.isfinite(self._squared_gradient()):
                 self._skip_not_finite()
         self._kept = {}
 

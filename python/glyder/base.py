@@ -10,6 +10,7 @@ The hooks hold the scheduler, so that it lives as long as the optimizer, also wh
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import warnings
@@ -408,12 +409,16 @@ class Scheduler(LRScheduler):
         found = (getattr(o, "found_inf", None) for o in self.optimizers)
         return any(f is not None and float(f) > 0 for f in found)
 
-    def _squared_gradient(self) -> tuple[float, int]:
-        """||g||^2 over everything that moves, and the number of entries."""
-        found = list(self._with_gradients())
-        grads = [p.grad for _, p in found]
-        gg = inner_products([grads], [(0, 0)], where=lambda i: f"gradient of {found[i][0]}")[0]  # type: ignore[list-item]
-        return gg / self._gradient_scale() ** 2, sum(p.numel() for _, p in found)
+    def _squared_gradient(self) -> float:
+        """||g||^2 over everything that moves. Every update pays for it, so places are named on error only."""
+        groups = zip(itertools.chain(*self._ratios), self._groups(), strict=True)
+        moving = (p.grad for ratio, group in groups if ratio or self.observe_only for p in group["params"])
+        grads = [g for g in moving if g is not None]
+
+        def where(i: int) -> str:
+            return f"gradient of {list(self._with_gradients())[i][0]}"
+
+        return inner_products([grads], [(0, 0)], where=where)[0] / self._gradient_scale() ** 2
 
 
 def _parts(group: dict[str, Any]) -> Iterator[dict[str, Any]]:

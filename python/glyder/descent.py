@@ -198,7 +198,7 @@ class GlyderLR(Scheduler):
         self._base: float | None = None
         self._rate = self._written_rate = 0.0
         self._start: float | None = None  # ||x_0||^2
-        self._seen = 0.0, 0  # ||g||^2 of this update, and the number of entries
+        self._seen = 0.0  # ||g||^2 of this update
         self._noise: dict[str, float] = {}  # of the gradient, from its replicas
         self._noted: Noted | None = None
         self._pending: Displacement | None = None
@@ -221,19 +221,19 @@ class GlyderLR(Scheduler):
 
     def _begin(self) -> float | None:
         self._ages.note(self.updates)
-        gg, n = self._squared_gradient()
+        gg = self._squared_gradient()
         self._noise = {} if self._replicas is None else self._replicas.take().estimates(gg)
         if not math.isfinite(gg):
             self._hold()
             return None
-        self._seen = gg, n
+        self._seen = gg
         if self._pending is not None:
             pending, self._pending = self._pending, None
             self._measure(pending, self.updates - 1)
         if self._same_step and self._base is not None and self._due(self.updates):
             rate = self._written_rate = self._rate  # on trial
         else:
-            rate = self._applied() if self.observe_only else self._next_rate(gg, n)
+            rate = self._applied() if self.observe_only else self._next_rate(gg)
         self._note_position(rate)
         return rate
 
@@ -274,7 +274,7 @@ class GlyderLR(Scheduler):
 
     # ---- the rate
 
-    def _next_rate(self, gg: float, n: int) -> float:
+    def _next_rate(self, gg: float) -> float:
         """Base rate, bounds, brake, warm-up and annealing, growth limit, spikes: each a stage in C."""
         if self.updates == self.warmup and self.refresh == "window":
             release(self._rules["brake"])
@@ -282,7 +282,7 @@ class GlyderLR(Scheduler):
         spike = self._stage("spike", rate=1.0, gg=gg)
         if self._base is None:
             if self._rate == 0.0:
-                self._rate = self._first_rate(gg, n, [p for _, p in self._with_gradients()])
+                self._rate = self._first_rate(gg, [p for _, p in self._with_gradients()])
             self._written_rate = self._rate
             return self._rate
         base = self._stage("bounds", rate=self._base) * self._rules["brake"].state["factor"]
@@ -307,13 +307,14 @@ class GlyderLR(Scheduler):
         """A first rate, as for a gradient of unknown length; later ones were written the update before."""
         if self._rate == 0.0 and self._base is None:
             params = [p for _, p in self._moved()]
-            self._rate = self._written_rate = self._first_rate(0.0, sum(p.numel() for p in params), params)
+            self._rate = self._written_rate = self._first_rate(0.0, params)
             return self._rate
         return None
 
-    def _first_rate(self, gg: float, n: int, moved: Sequence[Tensor]) -> float:
+    def _first_rate(self, gg: float, moved: Sequence[Tensor]) -> float:
         self._start = xx = inner_products([moved], [(0, 0)])[0]
-        rate, action, reason = self._rules["start"].update(xx=xx, gg=gg, n=float(n), dd=0.0, previous=0.0)
+        n = float(sum(p.numel() for p in moved))
+        rate, action, reason = self._rules["start"].update(xx=xx, gg=gg, n=n, dd=0.0, previous=0.0)
         if action != "keep":
             raise ValueError(f"no first learning rate can be had: {reason} (||x||^2 = {xx}, ||g||^2 = {gg}, n = {n})")
         return rate
@@ -345,8 +346,7 @@ class GlyderLR(Scheduler):
 
     def _measure(self, pending: Displacement, update: int) -> str:
         """Returns the reason for what came of it, the rule's or that of the failure."""
-        gg, n = self._seen
-        row: dict[str, Any] = {"update": update, "lr": pending.lr, "gradient": gg**0.5} | self._noise
+        row: dict[str, Any] = {"update": update, "lr": pending.lr, "gradient": self._seen**0.5} | self._noise
         params = still_there(self.optimizers, pending)
         if params is None:
             changed = Unmeasurable("params_changed", "the optimizer's parameters changed since the last update")
@@ -356,8 +356,9 @@ class GlyderLR(Scheduler):
         direction.behind = float(not self._at_once)
         row["displacement"] = direction.dd**0.5
         if self._base is None and not self.observe_only:
+            n = float(sum(p.numel() for p in params))
             rate, _, reason = self._rules["start"].update(
-                xx=direction.xx, dd=direction.dd, gg=gg, n=float(n), previous=self._rate
+                xx=direction.xx, dd=direction.dd, gg=self._seen, n=n, previous=self._rate
             )
             if reason in ("not_visible", "no_gradient"):
                 self._rate = rate

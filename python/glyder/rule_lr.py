@@ -51,8 +51,7 @@ class Look:
 
     Attributes:
         places, params, grads: of the parameters that the update will move.
-        gg: ||g||^2 over them, a GradScaler's factor taken out.
-        scale: that factor, still in ``grads``.
+        scale: a GradScaler's factor, still in ``grads``.
         base: the block's base rate so far.
         loss: what was observed, or None.
         deltas, before: displacement of the update before and gradient that it was made from, over those of the
@@ -65,7 +64,6 @@ class Look:
     places: list[Place]
     params: list[Tensor]
     grads: list[Tensor]
-    gg: float
     scale: float
     base: float
     loss: float | None
@@ -74,6 +72,11 @@ class Look:
     deltas: list[Tensor] | None = None
     before: list[Tensor] | None = None
     before_scale: float = 1.0
+
+    @functools.cached_property
+    def gg(self) -> float:
+        """||g||^2, the factor of a GradScaler taken out; a pass over the gradients when a rule asks for it."""
+        return inner_products([self.grads], [(0, 0)])[0] / self.scale**2
 
     @property
     def again(self) -> list[Tensor]:
@@ -168,7 +171,7 @@ class RuleLR(Scheduler):
 
     def _begin(self) -> float | None:
         loss, self._loss = self._loss, None
-        gg, _ = self._squared_gradient()
+        gg = self._squared_gradient()
         if self._search is not None:
             self._search.check_closure(loss)
         if not math.isfinite(gg):
@@ -273,9 +276,8 @@ class RuleLR(Scheduler):
     def _look(self, block: Block, members: list[tuple[Place, Tensor]], loss: float | None) -> Look:
         scale = self._gradient_scale()
         grads: list[Tensor] = [p.grad for _, p in members]  # type: ignore[misc]
-        gg = inner_products([grads], [(0, 0)])[0] / scale**2
         places, lr = [place for place, _ in members], self._kept_lr.get(block.key, 0.0)
-        look = Look(places, [p for _, p in members], grads, gg, scale, block.base, loss, lr)
+        look = Look(places, [p for _, p in members], grads, scale, block.base, loss, lr)
         look.before_scale = self._kept_scale
         kept = [self._kept[name] for name in ("displacement", "gradient") if name in self._kept]
         look.at = [i for i, place in enumerate(places) if kept and all(place in vector for vector in kept)]
