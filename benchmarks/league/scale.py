@@ -41,14 +41,16 @@ def best_log_peak(peak: Peak) -> float:
 
 
 def settled(run: Run) -> dict[str, Any]:
-    """The rate that glyder has when its window ends, and the locally optimal rate over that window."""
+    """The scale that glyder settles on in its window, and the locally optimal rate over that window."""
     cell = cells()[run.cell]
     task = cell.build(run.seed)
     torch.manual_seed(run.seed + 20_000)
     method = Glyder(task, cell, run.optimizer, **run.options)
     window = warmup_steps("glyder", cell.steps) + 1
     deque(itertools.islice(updates(task, cell, method), window), maxlen=0)
-    return {"rate": method.rate(), "optimal": optimal(method.scheduler.history)}
+    history = method.scheduler.history
+    bases = history["base"][np.isfinite(history["base"])]  # not the rate itself: after a brake it is on its way there
+    return {"rate": float(bases[-1]) if len(bases) else None, "optimal": optimal(history)}
 
 
 def optimal(history: np.ndarray) -> float | None:
