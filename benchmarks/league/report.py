@@ -48,7 +48,8 @@ def sections(found: dict[str, Any]) -> list[str]:
     parts = ["## Overall", overall(found), "## Every cell", CELLS, cells(rows)] if rows else []
     if found["pairs"]:
         parts += ["## Other methods", rivals(found["rivals"]), "## Ranks", ranks(found["ranks"])]
-        parts += ["## Length of the run", ladder(found["ladder_slope"]), "## Cost", cost(found["cost"]), costs(rows)]
+        parts += ["## Length of the run", ladder(found["ladder_slope"])]
+        parts += ["## Cost", cost(found["cost"]), costs(rows, found["measured_cost"]["time"])]
     if found["scale"]:
         parts += ["## Scale", SCALE, scale.render(found["scale"])]
     return parts
@@ -174,14 +175,19 @@ def cost(found: dict[str, Any]) -> str:
     )
 
 
-def costs(rows: list[dict[str, Any]]) -> str:
-    head = ["cell", "optimizer", "steps", "processor time", "copies", "memory, KiB", "tuning runs", "tuning steps"]
+def costs(rows: list[dict[str, Any]], time: dict[str, Any] | None) -> str:
+    head = ["cell", "optimizer", "steps", "wall time", "copies", "tuning runs", "tuning steps"]
+    taken = {} if time is None else time["pairs"]
+
+    def ratio(r: dict[str, Any]) -> str:
+        return number(taken.get(f"{r['cell']} {r['optimizer']}"))
+
     return table(
         head,
         (
             [
-                r["cell"], r["optimizer"], number(r["cost_steps"], 4), number(r["cost_cpu"]), number(r["copies"], 0),
-                number(r["memory"], 0), str(r["tuning_runs"]), str(r["tuning_steps"]),
+                r["cell"], r["optimizer"], number(r["cost_steps"], 4), ratio(r),
+                number(r["copies"], 0), str(r["tuning_runs"]), str(r["tuning_steps"]),
             ]
             for r in rows
         ),

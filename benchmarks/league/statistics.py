@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.league import cost as measured
 from benchmarks.league import scale
+from benchmarks.league.cost import MEMORY, TIME
 from benchmarks.league.optimizers import MAIN
 from benchmarks.league.pairs import League, Pair, Record
 from benchmarks.league.resample import RESAMPLES, best_of, clustered, geometric, interval, over_seeds, wins
@@ -47,8 +49,6 @@ def row(pair: Pair) -> dict[str, Any]:
     """Everything that is told of a pair."""
     ours, theirs = pair.runs["glyder"], pair.runs["tuned"]
     within = over_seeds(pair.test["tuned"], pair.test["glyder"])
-    both = list(zip(ours, theirs, strict=True))
-    timed = [g["cpu"] / t["cpu"] for g, t in both if g.get("cpu") and t.get("cpu")]
     T = pair.cell.steps
     return {
         "cell": pair.cell.name, "optimizer": pair.optimizer, "workload": pair.cell.workload,
@@ -61,9 +61,7 @@ def row(pair: Pair) -> dict[str, Any]:
         "train_ratio": float(pair.train["glyder"].mean() / pair.train["tuned"].mean()),
         "error_difference": _errors(pair, "test"), "train_error_difference": _errors(pair, "train"),
         "cost_steps": 1 + float(np.mean([g.get("forwards", 0) for g in ours])) / (3 * T),
-        "cost_cpu": float(np.median(timed)) if timed else None, "timed": len(timed),
         "copies": float(np.mean([g.get("copies", 0) for g in ours])),
-        "memory": float(np.median([g.get("memory", 0) - t.get("memory", 0) for g, t in both])),
         "worst": _worst(ours), "tuned_worst": _worst(theirs),
         "diverged": sum(g["diverged"] for g in ours), "tuned_diverged": sum(t["diverged"] for t in theirs),
         "tuning_runs": pair.tuning.runs, "tuning_steps": pair.tuning.steps,
@@ -184,21 +182,31 @@ def divergence(league: League) -> dict[str, Any]:
 
 
 def cost(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Steps and processor time of a run relative to the tuned schedule's own, and what the tuning took beside."""
-    steps, timed = [r["cost_steps"] for r in rows], [r for r in rows if r["cost_cpu"] is not None]
-    cpu = {
-        "median": float(np.median([r["cost_cpu"] for r in timed])), "worst": max(r["cost_cpu"] for r in timed),
-        "pairs": len(timed), "seeds": sum(r["timed"] for r in timed),
-    } if timed else None  # fmt: skip
+    """Steps of a run relative to the tuned schedule's own, and what the tuning took beside."""
+    steps = [r["cost_steps"] for r in rows]
     return {
         "steps": {"mean": float(np.mean(steps)), "worst": max(steps)},
-        "cpu": cpu,
         "copies": float(np.mean([r["copies"] for r in rows])),
-        "memory": {"median": float(np.median([r["memory"] for r in rows])), "worst": max(r["memory"] for r in rows)},
         "tuning_runs": sum(r["tuning_runs"] for r in rows),
         "tuning_steps": sum(r["tuning_steps"] for r in rows),
         "tuning_to_one_run": float(np.mean([r["tuning_runs"] for r in rows])),
     }
+
+
+def measured_cost(store: Store, recipe: str) -> dict[str, Any]:
+    """Wall time of whole runs relative to plain ones, and peak memory beyond a plain run's in copies of the parameters;
+    None where nothing was measured."""
+    timed = {f"{r['cell']} {r['optimizer']}": r["glyder"] / r["plain"] for r in measured.found(store, recipe, TIME)}
+    copies = {
+        r["optimizer"]: (r["glyder"] - r["plain"]) / r["parameters"] for r in measured.found(store, recipe, MEMORY)
+    }
+    time = {"median": float(np.median(list(timed.values()))), **_greatest(timed), "pairs": timed} if timed else None
+    return {"time": time, "memory": {**_greatest(copies), "optimizers": copies} if copies else None}
+
+
+def _greatest(values: dict[str, float]) -> dict[str, Any]:
+    where = max(values, key=lambda name: values[name])
+    return {"worst": values[where], "where": where}
 
 
 def environments(league: League) -> dict[str, list[str]]:
@@ -222,6 +230,7 @@ def summary(league: League) -> dict[str, Any]:
         "complete": len(league.planned & {(p.cell.name, p.optimizer) for p in league.pairs}),
         "diverged": divergence(league), "tuned_peaks": spans(league), "starts": starts(league),
         "scale": scale.summary(errors_of_scale(league, scales)),
+        "measured_cost": measured_cost(Store(measured.path(league.store.path.parent)), league.recipe),
         "others": group([p for p in league.pairs if p.optimizer not in MAIN]), "reserved": group(league.reserved),
     }  # fmt: skip
     if pairs:

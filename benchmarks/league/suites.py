@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.league import ablations, plan, rivals, train
+from benchmarks.league import ablations, cost, plan, rivals, train
 from benchmarks.league.drive import Execute, drive
 from benchmarks.league.store import Store
 from benchmarks.league.tuning import Study
@@ -71,7 +71,9 @@ class Full(Suite):
             "constant rate": lambda: self._variants("plain", "peak", STARTS, STARTED),
             "rivals": self._rivals,
         }
-        return [*super().stages(), *(Stage(name, studies, self.store) for name, studies in found.items())]
+        stages = [*super().stages(), *(Stage(name, studies, self.store) for name, studies in found.items())]
+        beside = Store(cost.path(self.store.path.parent))
+        return [*stages, Stage("cost", lambda: [cost.study(self._plain())], beside, cost.execute, timed=True)]
 
     def _among(self, names: Sequence[str]) -> list[tuple[Cell, str]]:
         return [(cell, o) for cell, o in self.pairs if cell.name in names]

@@ -9,7 +9,6 @@ import json
 import math
 import platform
 import re
-import resource
 import subprocess
 import time
 import warnings
@@ -165,7 +164,7 @@ def _train(run: Run) -> dict[str, Any]:
     method = makers()[run.method](task, cell, run.optimizer, **run.options)
     every = max(1, cell.steps // POINTS)
     losses, rates, peak, finite = [], [], 0.0, True
-    memory, start, cpu = _memory(), time.perf_counter(), time.process_time()
+    start = time.perf_counter()
     for t, loss in enumerate(updates(task, cell, method)):
         value, rate = float(loss), method.rate()
         peak = max(peak, value)
@@ -175,7 +174,7 @@ def _train(run: Run) -> dict[str, Any]:
         if not math.isfinite(value):
             finite = False
             break
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu  # other processes stretch the first alone
+    seconds = time.perf_counter() - start
     model = method.finish()
     parts = ("train", "validation", "test") if run.seed in FRESH_SEEDS else ("train", "validation")
     scores = {part: task.evaluate(model, part) for part in parts} if finite else {}
@@ -183,12 +182,6 @@ def _train(run: Run) -> dict[str, Any]:
     forwards, copies = method.cost()
     return scores | {
         "diverged": not (final <= GONE * initial), "initial": initial, "worst": peak if finite else None,
-        "seconds": round(seconds, 3), "cpu": round(cpu, 3),
-        "forwards": forwards, "copies": copies, "memory": _memory() - memory,
+        "seconds": round(seconds, 3), "forwards": forwards, "copies": copies,
         **({"losses": losses, "rates": rates} if run.seed == FRESH_SEEDS[0] else {}),
     }  # fmt: skip
-
-
-def _memory() -> int:
-    """Peak resident memory of this process so far, in KiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -39,8 +39,7 @@ def line(run: Run, loss: float, steps: int = 100) -> dict[str, Any]:
         "options": run.options, "steps": steps, "recipe": recipe(), "environment": {"commit": "abc", "machine": "m"},
         **({p: score(loss, p) for p in parts} if math.isfinite(loss) else {}),
         "diverged": not math.isfinite(loss), "initial": INITIAL, "worst": INITIAL,
-        "seconds": 1.0, "cpu": 1.02 if ours else 1.0,
-        "forwards": 6.0 * ours, "copies": 3 * ours, "memory": 0,
+        "seconds": 1.0, "forwards": 6.0 * ours, "copies": 3 * ours,
         **({"losses": [INITIAL, loss], "rates": [0.01, 0.0]} if run.seed == 1 else {}),
     }  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.league import ablations, figures, report, scale
+from benchmarks.league import ablations, cost, figures, report, scale
 from benchmarks.league.pairs import League
 from benchmarks.league.plan import RIVAL_SEEDS
 from benchmarks.league.promises import Promise, promises
@@ -135,16 +135,28 @@ def test_divergence(tmp_path: Path, diverged: int) -> None:
     assert told(store, made)[1]["no run diverges"].figure.endswith("largest loss within a run not finite, in b SGD")
 
 
-@pytest.mark.parametrize(("cpu", "holds"), [(1.05, True), (1.051, False)])
-def test_cost(tmp_path: Path, cpu: float, holds: bool) -> None:
-    """Of one seed there is no time: the promise says what it rests on."""
-    made = [cell("a"), cell("b")]
+@pytest.mark.parametrize(("time", "copies", "holds"), [(1.05, 2.04, True), (1.051, 2.06, False)])
+def test_cost(tmp_path: Path, time: float, copies: float, holds: bool) -> None:
+    """The median of 1.02, ``time`` and 1.5; and the optimizer that takes most."""
+    made = [cell("a"), cell("b"), cell("c")]
     store = played(tmp_path / "runs.jsonl", made, times(1.0))
-    for r in [r for r in store.records.values() if r["method"] == "glyder"]:
-        store.add(r | {"cpu": None if (r["cell"], r["seed"]) == ("b", 4) else cpu})
-    promise = told(store, made)[1]["costs at most 1.05 of the processor time of a run"]
-    assert promise.holds is holds
-    assert promise.figure.endswith("at most, over 2 pairs with 9 seeds in all")
+    beside = Store(cost.path(tmp_path))
+    for c, ratio in zip(made, (1.02, time, 1.5), strict=True):
+        beside.add(line(Run(c.name, "SGD", cost.TIME, 101), 1.0) | {"plain": 2.0, "glyder": 2.0 * ratio})
+    for optimizer, more in (("SGD", copies), ("AdamW", 1.0)):
+        run = Run("digits-mlp", optimizer, cost.MEMORY, 101)
+        beside.add(line(run, 1.0) | {"plain": 5e6, "glyder": 5e6 + more * 1e6, "parameters": 1e6})
+    found = told(store, made)[1]
+    wall = found["costs at most 1.05 of the wall time of a plain run"]
+    assert (wall.holds, wall.figure) == (holds, f"{time:.3f} in the median, 1.500 in c SGD, over 3 pairs")
+    assert found["takes at most two copies of the parameters in memory, for a while"].holds is holds
+
+
+def test_cost_of_another_recipe_does_not_count(tmp_path: Path) -> None:
+    store = played(tmp_path / "runs.jsonl", [cell("a")], times(1.0))
+    old = line(Run("a", "SGD", cost.TIME, 101), 1.0) | {"plain": 2.0, "glyder": 2.0, "recipe": "old"}
+    Store(cost.path(tmp_path)).add(old)
+    assert told(store, [cell("a")])[1]["costs at most 1.05 of the wall time of a plain run"].holds is None
 
 
 @pytest.mark.parametrize(("highest", "holds"), [(2, True), (1, False)])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.league import data, plan, suites, train
+from benchmarks.league import cost, data, plan, suites, train
 from benchmarks.league.__main__ import main
 from benchmarks.league.dry import missing
 from benchmarks.league.store import Store
@@ -150,3 +150,11 @@ def test_a_recipe_is_the_code_and_not_what_is_said_of_it(tmp_path: Path) -> None
     assert [path.stem for path in train.reached(package, "descent")] == ["descent", "other", "third"]
     assert train.bare('"""A."""\ndef f():\n    """B."""\n    return 1  # C\n') == train.bare("def f():\n  return 1\n")
     assert train.bare("def f():\n    return 1\n") != train.bare("def f():\n    return 2\n")
+
+
+def test_cost_of_a_run() -> None:
+    """Two whole runs, of which glyder's has its measurements."""
+    found = cost.execute(Run("digits-conv", "SGD", cost.TIME, cost.SEED))
+    assert found["glyder"] > 0
+    assert found["plain"] > 0
+    assert "crashed" not in found
