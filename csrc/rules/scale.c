@@ -9,8 +9,8 @@
  * and the length of the run do, theory has eta = D/(G sqrt(T)) (the second term of min(1/L, D/(G sqrt(T))); Ghadimi &
  * Lan, arXiv 1309.5549): noise makes the run a random walk, and D is how far it may get.  A network is about as far
  * from where it has to go as its parameters are long at the start, so D = ||x_0||; and G is the length r that all
- * steps of one gradient come to at a rate of 1: ||d||, or ||g||/(1 - beta) where momentum sums gradients.  With
- * schedule factors f_t,
+ * steps of one gradient come to at a rate of 1: ||d||, or ||g||/(1 - beta) where momentum sums gradients (and less by
+ * what an average of squares that is not bias-corrected still lacks).  With schedule factors f_t,
  *
  *   eta_n = ||x_0||/(r sqrt(sum_t f_t^2))
  *

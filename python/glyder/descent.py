@@ -243,8 +243,8 @@ class GlyderLR(Scheduler):
             if noted is not None and self._acting > 0 and self._same_step:
                 step_anew(self, noted)
             elif noted is not None and self._acting > 0:
-                share = self._ages.youngest(noted[0], self.updates + 1)
-                made = displacement_of(self.optimizers, *noted, self._acting, share, self._ratios)
+                updates = self.updates + 1
+                made = displacement_of(self.optimizers, *noted, self._acting, self._ratios, self._ages, updates)
                 if self._at_once:
                     self._measure(made, self.updates)
                 else:

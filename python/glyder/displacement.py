@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from glyder.base import Place
 from glyder.measure import displace, inner_products, snapshot
-from glyder.support import decoupled_decay, gradient_weight, young
+from glyder.support import decoupled_decay, gathered, gradient_weight, young
 
 
 @dataclass(eq=False)
@@ -74,17 +74,23 @@ def displacement_of(
     older: Sequence[Tensor],
     reaches: Reaches,
     lr: float,
-    young: float,
     ratios: Sequence[Sequence[float]],
+    ages: Ages,
+    updates: int,
 ) -> Displacement:
-    """What the update did that was made from ``older`` with the rate ``lr``. Takes ``older``'s memory.
+    """What the update did, the last of ``updates``, that was made from ``older`` with the rate ``lr``. Takes
+    ``older``'s memory.
 
-    ``reaches``: of the groups where they are known from the gradients; elsewhere the direction's own length counts.
+    ``reaches``: of the groups where they are known from the gradients; elsewhere the direction's own length counts,
+    referred to what it will be once the optimizer's averages have gathered.
     """
     deltas = moved(optimizers, places, older)
-    rest = [deltas[i] for key, indices in by_group(places).items() if key not in reaches for i in indices]
-    reach = sum(reaches.values()) + inner_products([rest], [(0, 0)])[0] / lr**2
-    return Displacement(places, deltas, lr, young, reach, [list(r) for r in ratios])
+    reach = sum(reaches.values())
+    for key, indices in by_group(places).items():
+        if key not in reaches:
+            dd = inner_products([[deltas[i] for i in indices]], [(0, 0)])[0]
+            reach += ages.gathered(*key, updates) * dd / lr**2
+    return Displacement(places, deltas, lr, ages.youngest(places, updates), reach, [list(r) for r in ratios])
 
 
 def moved(optimizers: Sequence[Optimizer], places: Sequence[Place], older: Sequence[Tensor]) -> list[Tensor]:
@@ -126,8 +132,13 @@ def check_members(model: nn.Module, moved: Iterable[tuple[Place, Tensor]], sched
             )
 
 
+_BUFFERS = {"momentum_buffer", "square_avg"}
+"""By the names that they have in an optimizer's state."""
+
+
 class Ages:
-    """Since which update each group's momentum buffers gather: the first displacements are short by what is missing."""
+    """Since which update each group's buffers gather: the first displacements are short by what is missing of momentum,
+    and long by what is missing of squares."""
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self._optimizers = optimizers
@@ -138,8 +149,13 @@ class Ages:
         """Take in groups that are new. Before an update."""
         for begun, optimizer in zip(self.begun, self._optimizers, strict=True):
             for group in optimizer.param_groups[len(begun) :]:
-                old = any("momentum_buffer" in optimizer.state.get(p, {}) for p in group["params"])
+                old = any(optimizer.state.get(p, {}).keys() & _BUFFERS for p in group["params"])
                 begun.append(None if old else updates)
+
+    def gathered(self, o: int, g: int, updates: int) -> float:
+        """The share of its final size that a group's average of squares has after ``updates`` updates, in (0, 1]."""
+        begun, optimizer = self.begun[o][g], self._optimizers[o]
+        return 1.0 if begun is None else gathered(optimizer, optimizer.param_groups[g], updates - begun)
 
     def youngest(self, places: Sequence[Place], updates: int) -> float:
         """The least share of its final weight that a buffer has after ``updates`` updates, in (0, 1]."""

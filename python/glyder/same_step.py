@@ -39,8 +39,8 @@ def step_anew(scheduler: GlyderLR, noted: Noted) -> None:
     start = snapshot(older)
     blocks = by_group(places)
     trial = scheduler._acting
-    share = scheduler._ages.youngest(places, scheduler.updates + 1)
-    made = displacement_of(scheduler.optimizers, *noted, trial, share, scheduler._ratios)
+    updates = scheduler.updates + 1
+    made = displacement_of(scheduler.optimizers, *noted, trial, scheduler._ratios, scheduler._ages, updates)
     tried = {key: _rate(scheduler, key) for key in blocks}
     for p, x in zip(params, start, strict=True):
         p.copy_(x)

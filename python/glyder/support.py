@@ -111,6 +111,17 @@ def gradient_weight(optimizer: Optimizer, group: dict[str, Any]) -> float:
     return max(1.0 - float(group.get("dampening", 0.0)), 0.0) / (1.0 - beta)
 
 
+def gathered(optimizer: Optimizer, group: dict[str, Any], updates: int) -> float:
+    """The share of its final size that an average of squared gradients has after ``updates`` updates, in (0, 1].
+
+    Only where it is not bias-corrected: RMSprop's is 1 - alpha^t, which makes its directions longer than they will be
+    by the root of that.
+    """
+    if not _is_one_of(optimizer, frozenset({"RMSprop"})) or updates < 1:
+        return 1.0
+    return 1.0 - float(group["alpha"]) ** updates
+
+
 def young(optimizer: Optimizer, group: dict[str, Any], updates: int) -> float:
     """The share of its final weight that a momentum buffer has gathered after ``updates`` updates, in (0, 1].
 

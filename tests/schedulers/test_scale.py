@@ -29,10 +29,14 @@ def _squared_gradient(names: list[str], at: list[torch.Tensor], t: int) -> float
         (torch.optim.SGD, {"momentum": 0.9}, 10),
         (torch.optim.SGD, {"momentum": 0.9, "dampening": 0.5}, 5),
         (torch.optim.AdamW, {"weight_decay": 0.1}, None),
+        (torch.optim.RMSprop, {"alpha": 0.9}, None),
     ],
 )
 def test_base_rate_is_that_of_the_formula(make: Any, options: dict, summed: float | None) -> None:
-    """eta*^0.38 eta_n^0.62 of the file head of scale.c; ``summed``: all weights of a gradient in a buffer that sums."""
+    """eta*^0.38 eta_n^0.62 of the file head of scale.c; ``summed``: all weights of a gradient in a buffer that sums.
+
+    RMSprop's directions are long while its average of squares gathers.
+    """
     model = mlp(dtype=torch.float64)
     names = [name for name, _ in model.named_parameters()]
     optimizer = make(model.parameters(), **options)
@@ -59,7 +63,8 @@ def test_base_rate_is_that_of_the_formula(make: Any, options: dict, summed: floa
         grown = min(1.0, (old + rest * (1 - old) / (1 - momentum)) * (1 - momentum) / rest) if momentum else 1.0
         slope += lr**2 * grown * lr * max(s, q / 4) / dd
         curvature += lr**2 * q / dd
-        length += dd / lr**2 if summed is None else summed**2 * _squared_gradient(names, before, t)
+        squares = 1 - options["alpha"] ** (t + 1) if "alpha" in options else 1.0
+        length += squares * dd / lr**2 if summed is None else summed**2 * _squared_gradient(names, before, t)
     energy = sum(
         ((t + 1) / WARMUP) ** 2
         if t < WARMUP

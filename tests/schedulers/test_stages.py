@@ -11,7 +11,7 @@ import torch
 
 import glyder
 from glyder.displacement import Ages, by_group
-from glyder.support import young
+from glyder.support import gathered, young
 
 from .problems import mlp, train
 
@@ -169,6 +169,26 @@ def test_the_youth_of_a_buffer_is_what_the_optimizer_does(make: Any, options: di
         # Positions of up to 4,000 are differenced: 1e-16 of them, relative to steps of about 1.
         wanted = min(1.0, steps[t - 1] / steps[-1])
         assert young(optimizer, optimizer.param_groups[0], t) == pytest.approx(wanted, rel=1e-11)
+
+
+@pytest.mark.parametrize("alpha", [0.99, 0.5])
+def test_directions_are_long_while_squares_gather(alpha: float) -> None:
+    """A constant gradient: the squared length of a step after very many over that of step t."""
+    p = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = torch.optim.RMSprop([p], lr=1.0, alpha=alpha, eps=0.0)
+    steps = []
+    for _ in range(4000):
+        before = p.item()
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+        steps.append(before - p.item())
+    for t in range(1, 60):
+        # Positions of up to 4,000 are differenced: 1e-16 of them, relative to steps of about 1.
+        wanted = (steps[-1] / steps[t - 1]) ** 2
+        assert gathered(optimizer, optimizer.param_groups[0], t) == pytest.approx(wanted, rel=1e-11)
+    ages = Ages([optimizer])
+    ages.note(0)
+    assert ages.gathered(0, 0, 1) == 1.0  # its squares were there before
 
 
 def test_ages_of_groups_that_come_later_or_with_buffers() -> None:
