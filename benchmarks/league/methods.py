@@ -1,4 +1,4 @@
-"""Who sets the learning rate: a tuned schedule, glyder, or a rival (``rivals.py``); all behind one small interface.
+"""Who sets the learning rate: a tuned schedule, glyder, its other rules (``family.py``) or a rival (``rivals.py``).
 
 A method is made once for a run and then called once an update, when the gradients are there. ``finish`` gives the
 model to score, which for methods that average is not the one that was trained.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -29,6 +29,9 @@ class Method(Protocol):
 
 class Scheduled:
     """Any of the league's optimizers under one torch scheduler for each."""
+
+    module: ClassVar[str] = ""
+    """The module of glyder that sets the rates, if one does: with what it imports, it decides what a run is."""
 
     def __init__(self, task: Task, optimizer: str, lr: float) -> None:
         self.model = task.model
@@ -72,6 +75,8 @@ class Tuned(Scheduled):
 class Glyder(Scheduled):
     """GlyderLR with no learning rate given; ``start`` is what the optimizer is made with."""
 
+    module = "descent"
+
     def __init__(self, task: Task, cell: Cell, optimizer: str, start: float = 1e-3, **options: Any) -> None:
         super().__init__(task, optimizer, start)
         if cell.squared:
@@ -97,7 +102,7 @@ Maker = Callable[..., Method]
 @functools.cache
 def makers() -> dict[str, Maker]:
     """Every method by name: ``make(task, cell, optimizer, **options)``."""
-    from benchmarks.league import ablations, rivals
+    from benchmarks.league import ablations, family, rivals
 
     return {
         "glyder-ablated": ablations.Ablated,
@@ -106,5 +111,6 @@ def makers() -> dict[str, Maker]:
         "plain": functools.partial(Tuned, anneal="constant", warmup="none"),
         "glyder": Glyder,
         "followed": Followed,
+        **family.FAMILY,
         **rivals.RIVALS,
     }

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.league import optimizers, train
+from benchmarks.league.family import FAMILY
 from benchmarks.league.resample import DEPTH, noise, valley
 from benchmarks.league.store import Store
 from benchmarks.league.train import FRESH_SEEDS, TUNING_SEEDS
@@ -74,9 +75,10 @@ class Pair:
 
 
 class League:
-    """The lines of a store by what they are runs of; those of glyder with one recipe.
+    """The lines of a store by what they are runs of; those of a scheduler of glyder with one recipe.
 
-    By default the recipe is the tree's, or where the store has no line of that, the last line's.
+    By default the recipe is the tree's, or where the store has no line of that, the last line's. ``recipe`` is
+    GlyderLR's.
 
     ``pairs`` are of the development cells, ``reserved`` of those that are looked at with ``--final`` alone; ``planned``
     are the development cells by all their optimizers, whether or not there are lines of them.
@@ -85,9 +87,10 @@ class League:
     def __init__(self, store: Store, recipe: str | None = None, known: Mapping[str, Cell] | None = None) -> None:
         self.store, self.known = store, cells() if known is None else known
         lines = list(store.records.values())
-        there = [r["recipe"] for r in lines if r["method"] == "glyder"]
-        self.recipe = recipe or (there[-1] if there and train.recipe() not in there else train.recipe())
-        self.lines = [r for r in lines if not train.ours(r["method"]) or r.get("recipe") == self.recipe]
+        self.recipe = recipe or _recipe(lines, "glyder")
+        there = FAMILY.keys() & {r["method"] for r in lines}
+        wanted = {"descent": self.recipe} | {train.module(m): _recipe(lines, m) for m in there}
+        self.lines = [r for r in lines if r.get("recipe") == wanted.get(train.module(r["method"]), r.get("recipe"))]
         self.runs: dict[tuple[str, str, str, str], dict[int, Record]] = {}
         self.initial: dict[tuple[str, int], float] = {}
         for r in self.lines:
@@ -168,6 +171,12 @@ class League:
         alone = capped(peak.half, peak.warmup, TUNING_SEEDS[0])
         grid = [capped(start + k, WARMUPS[0], TUNING_SEEDS[0]) / alone for k in range(-SIDE, SIDE + 1)]
         return Tuning(peak, valley(below, tuned, above), grid, runs, runs * cell.steps)
+
+
+def _recipe(lines: list[Record], method: str) -> str:
+    """The tree's, or where none of the method's lines is of that, the last one's."""
+    tree, there = train.recipe(train.module(method)), [r["recipe"] for r in lines if r["method"] == method]
+    return there[-1] if there and tree not in there else tree
 
 
 def _rank(optimizer: str) -> int:

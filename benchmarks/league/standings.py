@@ -1,4 +1,4 @@
-"""The other methods of a league: released rivals, other schedules, one peak for all cells, variants of glyder.
+"""The other methods of a league: released rivals, other rules, schedules, one peak for all cells, variants of glyder.
 
 Of the recipes, peaks or scales of a method, each pair counts the one that was run on seeds B, or the best of them. A
 method is compared on the seeds that all its pairs have.
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.league import family
 from benchmarks.league.pairs import League, Pair, Record
 from benchmarks.league.plan import RIVAL_SEEDS
 from benchmarks.league.resample import clustered, geometric, interval, wins
@@ -84,8 +85,9 @@ def collect(league: League) -> dict[str, Other]:
 
 def knows(name: str, recipe: str) -> bool:
     """Whether a method is told the length of the run."""
-    if name in HORIZON:
-        return HORIZON[name].get(recipe, False)
+    horizon = HORIZON | family.HORIZON
+    if name in horizon:
+        return horizon[name].get(recipe, False)
     return name not in ("followed", "tuned anneal=constant", "tuned anneal=rsqrt")
 
 

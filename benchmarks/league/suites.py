@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
-from benchmarks.league import ablations, cost, plan, rivals, train
+from benchmarks.league import ablations, cost, family, plan, rivals, train
 from benchmarks.league.drive import Execute, drive
 from benchmarks.league.store import Store
 from benchmarks.league.tuning import Study
@@ -54,7 +54,7 @@ class Suite:
 
 
 class Full(Suite):
-    """Everything: the comparison, one fixed peak, other schedules and optimizers, rivals, sigma, starting rates."""
+    """Everything: the comparison, a fixed peak, other schedules, optimizers and rules, rivals, sigma, starts."""
 
     def __init__(self, cells: list[Cell], store: Store, only: Sequence[str]) -> None:
         super().__init__(cells, store, only)
@@ -69,7 +69,8 @@ class Full(Suite):
             "sigma": lambda: self._variants("glyder", "scale", SIGMAS, SHAPED),
             "starting rate": lambda: self._variants("glyder", "start", STARTS, STARTED),
             "constant rate": lambda: self._variants("plain", "peak", STARTS, STARTED),
-            "rivals": self._rivals,
+            "rivals": lambda: self._recipes(self._plain(), rivals.CLASS, rivals.RECIPES),
+            "family": lambda: self._recipes(self._among(SHAPED), family.CLASS, family.RECIPES),
         }
         stages = [*super().stages(), *(Stage(name, studies, self.store) for name, studies in found.items())]
         beside = Store(cost.path(self.store.path.parent))
@@ -99,12 +100,16 @@ class Full(Suite):
     def _variants(self, method: str, name: str, values: Sequence[float], names: Sequence[str]) -> list[Study]:
         return [plan.variants(cell, o, method, [{name: v} for v in values]) for cell, o in self._among(names)]
 
-    def _rivals(self) -> list[Study]:
+    def _recipes(
+        self, pairs: list[tuple[Cell, str]], beside: Mapping[str, tuple[str, ...]], recipes: Sequence[str]
+    ) -> list[Study]:
+        """The better recipe of each method, on the pairs whose optimizer it stands beside."""
+        options = [{"recipe": r} for r in recipes]
         return [
-            plan.best_of(cell, o, name, [{"recipe": r} for r in rivals.HORIZON[name]], self.store, plan.RIVAL_SEEDS)
-            for cell, o in self._plain()
-            for name, beside in rivals.CLASS.items()
-            if o in beside
+            plan.best_of(cell, o, name, options, self.store, plan.RIVAL_SEEDS)
+            for cell, o in pairs
+            for name, optimizers in beside.items()
+            if o in optimizers
         ]
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import glyder
-from benchmarks.league.methods import Glyder, Method, makers
+from benchmarks.league.methods import Method, makers
 from benchmarks.league.workload import Cell, Task, cells
 
 TUNING_SEEDS = (101, 102, 103)
@@ -49,26 +49,26 @@ class Run:
 
     @functools.cached_property
     def key(self) -> str:
-        """What makes two runs the same run; glyder's includes the sources that decide its rates."""
+        """What makes two runs the same run; of a scheduler of glyder, the sources that decide its rates too."""
         parts: list[Any] = [self.cell, self.optimizer, self.method, self.seed, self.options]
-        return json.dumps([*parts, recipe()] if ours(self.method) else parts, sort_keys=True)
+        of = module(self.method)
+        return json.dumps([*parts, recipe(of)] if of else parts, sort_keys=True)
 
 
 @functools.cache
-def ours(method: str) -> bool:
-    """Whether GlyderLR sets its rates: a scheduler of its own, or a variant by another name."""
-    made = makers().get(method)
-    return method.startswith("glyder") or (isinstance(made, type) and issubclass(made, Glyder))
+def module(method: str) -> str:
+    """The module of glyder that sets its rates, empty if none does; what measures GlyderLR is no method."""
+    return "descent" if method.startswith("glyder") else getattr(makers().get(method), "module", "")
 
 
 @functools.cache
-def recipe() -> str:
-    """A short hash of the code that decides what GlyderLR does; its comments and docstrings play no part."""
+def recipe(module: str = "descent") -> str:
+    """A short hash of the code that decides what a scheduler does; its comments and docstrings play no part."""
     package = Path(glyder.__file__).parent
-    modules = reached(package, "descent")
-    code = [bare(path.read_text(encoding="utf-8")) for path in modules]
-    names = {"schedule", *re.findall(r"Rule\(['\"](\w+)['\"]", "".join(code))}
-    rules = [Path(__file__).parents[2] / "csrc" / "rules" / f"{name}.c" for name in sorted(names)]
+    code = [bare(path.read_text(encoding="utf-8")) for path in reached(package, module)]
+    names = {"schedule", *re.findall(r"(?:Rule\(|\bRULE = )['\"](\w+)['\"]", "".join(code))}
+    folder = Path(__file__).parents[2] / "csrc" / "rules"
+    rules = [path for name in sorted(names) for path in (folder / f"{name}.c", *sorted(folder.glob(f"{name}_*.h")))]
     code += [re.sub(r"/\*.*?\*/|\s+", " ", path.read_text(encoding="utf-8"), flags=re.DOTALL) for path in rules]
     return hashlib.sha256("".join(code).encode()).hexdigest()[:10]
 
@@ -119,7 +119,8 @@ def recorded(run: Run, does: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
     """The line of a run: what it is, where it ran, and what ``does``, on one thread, makes of it."""
     line = {
         "key": run.key, "cell": run.cell, "optimizer": run.optimizer, "method": run.method, "seed": run.seed,
-        "options": run.options, "steps": cells()[run.cell].steps, "recipe": recipe(), "environment": environment(),
+        "options": run.options, "steps": cells()[run.cell].steps, "recipe": recipe(module(run.method) or "descent"),
+        "environment": environment(),
     }  # fmt: skip
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.league.plan import compare
 from benchmarks.league.store import Store
-from benchmarks.league.train import FRESH_SEEDS, Run, recipe
+from benchmarks.league.train import FRESH_SEEDS, Run, module, recipe
 from benchmarks.league.tuning import Study, peak
 from benchmarks.league.workload import Cell
 
@@ -36,7 +36,8 @@ def line(run: Run, loss: float, steps: int = 100) -> dict[str, Any]:
     ours = run.method == "glyder"
     return {
         "key": run.key, "cell": run.cell, "optimizer": run.optimizer, "method": run.method, "seed": run.seed,
-        "options": run.options, "steps": steps, "recipe": recipe(), "environment": {"commit": "abc", "machine": "m"},
+        "options": run.options, "steps": steps, "recipe": recipe(module(run.method) or "descent"),
+        "environment": {"commit": "abc", "machine": "m"},
         **({p: score(loss, p) for p in parts} if math.isfinite(loss) else {}),
         "diverged": not math.isfinite(loss), "initial": INITIAL, "worst": INITIAL,
         "seconds": 1.0, "forwards": 6.0 * ours, "copies": 3 * ours,
