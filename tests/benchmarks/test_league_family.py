@@ -66,7 +66,7 @@ def test_each_trains(name: str, optimizer: str, how: str) -> None:
         assert rates[-1] < 0.05 * max(rates)
     forwards, copies = method.cost()
     if name in PASSES:
-        assert PASSES[name] <= forwards <= 1.1 * PASSES[name]
+        assert PASSES[name] <= forwards <= 1.5 * PASSES[name]  # a search tries more than once now and then
     else:
         assert forwards == 0
     told = [int(n) for n in re.findall(r"\d+", facts_of(method.kind).memory)]
