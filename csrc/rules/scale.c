@@ -25,6 +25,8 @@
  * say nothing of those behind it.  A young momentum buffer is referred to its full length.  A slope
  * near zero or below says little by itself: a measurement says at most that its rate was `fall` times too high.
  *
+ * Where the loss falls and does not bend, eta* is infinite, and eta_n alone is the rate.
+ *
  * The form of eta_n, the mean and the constants edge, share, fall and cap are ours, found by experiment on small
  * networks. Where training starts from x_0 = 0 nothing is known of D, and eta* stands alone.
  *
@@ -74,6 +76,7 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     const struct gl_scale_config *c = config;
     struct gl_scale_state *x = state, next = *x;
     double optimal, by_noise, mean;
+    int known;
 
     if (!gl_stats_finite(s, NEEDS))
         return gl_skip(GL_REASON_not_finite);
@@ -86,12 +89,13 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     *x = next;
     if (x->slope <= 0)
         return gl_skip(GL_REASON_no_slope);
-    if (x->curvature <= 0)
-        return gl_skip(GL_REASON_no_curvature);
-    optimal = x->slope / x->curvature;
     by_noise = sqrt(s->start * (x->count / x->length) / s->energy);
-    if (!(by_noise > 0 && isfinite(by_noise)))
-        return gl_keep(c->sigma * optimal, GL_REASON_kept); /* x_0 = 0 */
+    known = by_noise > 0 && isfinite(by_noise); /* not where x_0 = 0 */
+    if (x->curvature <= 0)
+        return known ? gl_keep(c->sigma * by_noise, GL_REASON_no_curvature) : gl_skip(GL_REASON_no_curvature);
+    optimal = x->slope / x->curvature;
+    if (!known)
+        return gl_keep(c->sigma * optimal, GL_REASON_kept);
     mean = c->edge * pow(optimal, 1 - c->share) * pow(by_noise, c->share);
     return gl_keep(c->sigma * fmin(mean, c->cap * optimal), GL_REASON_kept);
 }

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -27,7 +28,7 @@ from glyder.checkpoint import restore, state_of
 from glyder.direction import Direction, Unmeasurable
 from glyder.displacement import Ages, Displacement, Noted, check_members, displacement_of, note, still_there
 from glyder.estimators import Estimator, Sample, estimator_of
-from glyder.explain import explain
+from glyder.explain import explain, text_of
 from glyder.history import FIELDS, TEXTS, History
 from glyder.measure import inner_products
 from glyder.meter import Meter
@@ -389,10 +390,10 @@ class GlyderLR(Scheduler):
             if self._failed >= PATIENCE:
                 raise RuntimeError(
                     f"GlyderLR could not measure anything in {self._failed} attempts, so there is no learning rate: "
-                    f"{_text(error)}"
+                    f"{text_of(error)}"
                 ) from error
         stays = "nothing is changed" if self.observe_only else "the rate stays as it was"
-        self._say(reason, f"no measurement at update {self.updates}: {_text(error)} (said once; {stays})")
+        self._say(reason, f"no measurement at update {self.updates}: {text_of(error)} (said once; {stays})")
         return reason
 
     def _learn(self, pending: Displacement, direction: Direction, row: dict[str, Any]) -> str:
@@ -409,12 +410,16 @@ class GlyderLR(Scheduler):
             adopt(self, pending, direction, samples, measured, rate)
         elif rate:
             self._base = rate
+        elif self._base is None and reason == "no_curvature" and not self.observe_only:
+            # the loss falls and does not bend yet: its least value lies farther than this rate goes
+            farther = self._stage("growth", rate=sys.float_info.max, previous=self._rate)
+            self._rate = self._stage("bounds", rate=farther)
         self._measured += 1
         if self._base is None and self._measured >= FIRST_UPDATES:
             self._say(
                 "stuck",
-                f"{self._measured} measurements and no learning rate yet ({reason}): the loss does not fall along what "
-                "the optimizer does; is `loss` what is trained, and does every batch come from the same task?",
+                f"{self._measured} measurements and no learning rate yet ({reason}): along what the optimizer does the "
+                "loss does not fall, or has no end; is `loss` what is trained, on batches of the same task?",
             )
         self._draw += len(samples)
         self._reasons[reason] += 1
@@ -493,7 +498,3 @@ class GlyderLR(Scheduler):
         if not self.observe_only and self.updates:
             self._write_again(self._written_rate)
             self._last_lr = self._rates()
-
-
-def _text(error: Exception) -> str:
-    return str(error) if isinstance(error, (Unmeasurable, EstimatorError)) else f"{type(error).__name__}: {error}"

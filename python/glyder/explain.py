@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from glyder.direction import Unmeasurable
+from glyder.outputs_loss import EstimatorError
+
 if TYPE_CHECKING:
     from glyder.descent import GlyderLR
 
@@ -71,3 +74,8 @@ def _advice(usable: np.ndarray) -> str:
         f"The base learning rate would be {base:.3g}, before warm-up and annealing; your largest rate so far is "
         f"{largest:.3g}, which is {verdict}."
     )
+
+
+def text_of(error: Exception) -> str:
+    """What went wrong: in our own words where the error is ours."""
+    return str(error) if isinstance(error, (Unmeasurable, EstimatorError)) else f"{type(error).__name__}: {error}"

@@ -74,13 +74,13 @@ class Scale:
         smoothness = self.mean([s["curvature"] / s["dd"] for s in self.seen])
         if slope <= 0:
             return skip("no_slope")
-        if smoothness <= 0:
-            return skip("no_curvature")
-        optimal = slope / smoothness
         reach = math.sqrt(math.fsum(s["reach"] for s in self.seen) / len(self.seen))
-        if s["start"] == 0:
-            return self.sigma * optimal, "keep", "kept"
         by_noise = math.sqrt(s["start"]) / (reach * math.sqrt(s["energy"]))
+        if smoothness <= 0:
+            return (self.sigma * by_noise, "keep", "no_curvature") if by_noise else skip("no_curvature")
+        optimal = slope / smoothness
+        if not by_noise:
+            return self.sigma * optimal, "keep", "kept"
         mean = self.edge * optimal ** (1 - self.share) * by_noise**self.share
         return self.sigma * min(mean, self.cap * optimal), "keep", "kept"
 

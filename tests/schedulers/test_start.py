@@ -68,3 +68,44 @@ def test_the_rate_is_never_zero_and_the_first_step_is_small() -> None:
     moved = sum(float((a - b).pow(2).sum()) for a, b in zip(before, weights(model), strict=True)) ** 0.5
     length = sum(float(a.pow(2).sum()) for a in before) ** 0.5
     assert 0 < moved < 1e-2 * length
+
+
+class _Wells(torch.nn.Module):
+    """The mean of (x^2 - a^2)^2 over the entries of x: bent down where 3 x^2 < a^2, and least at a and -a."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.x = torch.nn.Parameter(torch.tensor([start, -start, 2 * start, -2 * start], dtype=torch.float64))
+
+    def forward(self, a: torch.Tensor) -> torch.Tensor:
+        return (self.x.square() - a.square()).square().mean()
+
+
+def _fall(start: float, updates: int, **options: Any) -> tuple[glyder.GlyderLR, float]:
+    """Train from near the ridge at 0; the scheduler and the loss at the end, which starts at 1."""
+    model, a = _Wells(start), torch.ones((), dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters())
+    scheduler = glyder.GlyderLR(
+        optimizer, model, total_steps=updates, loss=lambda model, call: model(*call.args), **options
+    )
+    for _ in range(updates):
+        optimizer.zero_grad()
+        loss = model(a)
+        loss.backward()
+        optimizer.step()
+    return scheduler, loss.item()
+
+
+@pytest.mark.parametrize("refresh", ["window", "always"])
+@pytest.mark.parametrize("estimator", ["hvp", "gradient", "loss"])
+def test_where_the_loss_bends_down_the_rate_rises_until_it_bends_up(estimator: str, refresh: str) -> None:
+    """A curvature below zero says of the rate that it is too small, and no more: the first one is not kept."""
+    scheduler, loss = _fall(0.1, 100, estimator=estimator, refresh=refresh)
+    assert scheduler.reasons["no_curvature"] > 0
+    assert loss < 1e-3
+
+
+def test_the_rise_ends_at_max_lr() -> None:
+    scheduler, _ = _fall(1e-4, 30, estimator="hvp", refresh="always", max_lr=0.05)
+    assert scheduler.reasons["no_curvature"] > 20
+    assert scheduler.get_last_lr()[0] == 0.05
