@@ -77,11 +77,12 @@ class _Driver:
 
     def _tell(self, run: Run, record: dict[str, Any]) -> None:
         self.done += 1
-        what = record.get("crashed") or ("diverged" if record.get("diverged") else f"{_score(record):.4g}")
+        what = record.get("crashed") or ("diverged" if record.get("diverged") else _score(record))
         options = " ".join(f"{k}={v}" for k, v in run.options.items())
         line = f"[{self.done} +{len(self.queue) + len(self.futures)}, {time.monotonic() - self.start:.0f} s]"
         print(f"{line} {run.cell} {run.optimizer} {run.method} {options} seed {run.seed}: {what}", file=sys.stderr)
 
 
-def _score(record: dict[str, Any]) -> float:
-    return record["validation"]["loss"] if "validation" in record else record["rate"]
+def _score(record: dict[str, Any]) -> str:
+    found = record["validation"]["loss"] if "validation" in record else record.get("rate")
+    return "done" if found is None else f"{found:.4g}"

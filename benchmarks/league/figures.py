@@ -131,7 +131,7 @@ def rivals(found: dict[str, Any]) -> Figure | str:
     ax.axvline(0.5, color="black", linewidth=0.8)
     ax.set_yticks(range(len(rows)), [f"{r['method']} ({r['pairs']})" for r in rows], fontsize=8)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.7, len(rows) - 0.3))
-    ax.set_xlabel("share of pairs (how many) on which glyder's loss is the lower, 95 % interval")
+    ax.set_xlabel("share of pairs (of how many) that glyder wins, 95 %")
     return figure
 
 
