@@ -85,11 +85,13 @@ def displacement_of(
     referred to what it will be once the optimizer's averages have gathered.
     """
     deltas = moved(optimizers, places, older)
-    reach = sum(reaches.values())
+    alike: dict[float, list[Tensor]] = {}  # in one sum, so that it does not hang on how the groups are cut
     for key, indices in by_group(places).items():
         if key not in reaches:
-            dd = inner_products([[deltas[i] for i in indices]], [(0, 0)])[0]
-            reach += ages.gathered(*key, updates) * dd / lr**2
+            alike.setdefault(ages.gathered(*key, updates), []).extend(deltas[i] for i in indices)
+    reach = sum(reaches.values())
+    for share, vector in alike.items():
+        reach += share * inner_products([vector], [(0, 0)])[0] / lr**2
     return Displacement(places, deltas, lr, ages.youngest(places, updates), reach, [list(r) for r in ratios])
 
 
