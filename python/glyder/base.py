@@ -10,7 +10,6 @@ The hooks hold the scheduler, so that it lives as long as the optimizer, also wh
 
 from __future__ import annotations
 
-import itertools
 import math
 import sys
 import warnings
@@ -411,9 +410,11 @@ class Scheduler(LRScheduler):
 
     def _squared_gradient(self) -> float:
         """||g||^2 over everything that moves. Every update pays for it, so places are named on error only."""
-        groups = zip(itertools.chain(*self._ratios), self._groups(), strict=True)
-        moving = (p.grad for ratio, group in groups if ratio or self.observe_only for p in group["params"])
-        grads = [g for g in moving if g is not None]
+        grads: list[Tensor] = []
+        for ratios, optimizer in zip(self._ratios, self.optimizers, strict=True):
+            for ratio, group in zip(ratios, optimizer.param_groups, strict=False):  # a group may have been taken away
+                if ratio or self.observe_only:
+                    grads += (p.grad for p in group["params"] if p.grad is not None)
 
         def where(i: int) -> str:
             return f"gradient of {list(self._with_gradients())[i][0]}"

@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -33,7 +32,7 @@ from glyder.history import FIELDS, TEXTS, History
 from glyder.measure import inner_products
 from glyder.meter import Meter
 from glyder.outputs_loss import EstimatorError
-from glyder.recipe import FIRST_UPDATES, PATIENCE, recipe, release
+from glyder.recipe import FIRST_UPDATES, PATIENCE, farther, recipe, release
 from glyder.replicas import Replicas
 from glyder.same_step import check_linear, step_anew
 from glyder.sampling import Sampler
@@ -284,8 +283,8 @@ class GlyderLR(Scheduler):
         if self._base is None:
             if self._rate == 0.0:
                 self._rate = self._first_rate(gg, [p for _, p in self._with_gradients()])
-            self._written_rate = self._rate
-            return self._rate
+            self._written_rate = self._rate * self._rules["brake"].state["factor"] * spike
+            return self._written_rate
         base = self._stage("bounds", rate=self._base) * self._rules["brake"].state["factor"]
         factor = _core.schedule(self.anneal, self.updates, total=self.horizon, warmup=self.warmup, **self._shape)
         if factor == 0:
@@ -406,14 +405,13 @@ class GlyderLR(Scheduler):
             if not math.isfinite(value):
                 raise Unmeasurable("not_finite", f"{name} is {value}")
         rate, reason = self._rule_on(statistics, pending.reach, samples)
-        if self.scope != "global" and not self.observe_only:
+        if rate and self.scope != "global" and not self.observe_only:
             adopt(self, pending, direction, samples, measured, rate)
         elif rate:
             self._base = rate
         elif self._base is None and reason == "no_curvature" and not self.observe_only:
-            # the loss falls and does not bend yet: its least value lies farther than this rate goes
-            farther = self._stage("growth", rate=sys.float_info.max, previous=self._rate)
-            self._rate = self._stage("bounds", rate=farther)
+            xx = self._start or float(sum(p.numel() for p in direction.params))  # as in start.c
+            self._rate = farther(self._rules, self._rate, xx, direction.dd)
         self._measured += 1
         if self._base is None and self._measured >= FIRST_UPDATES:
             self._say(

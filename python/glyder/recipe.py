@@ -12,6 +12,9 @@ VISIBLE, VISIBLE_HALF = 1e-3, 1e-2
 FIRST_UPDATES = 20
 """Updates that are all measured, whatever ``every`` says: the early estimates need the most averaging."""
 
+FARTHEST = 0.1
+"""Relative displacement up to which a rate rises where the loss does not bend."""
+
 PATIENCE = 3
 """Measurements that may fail before the first good one; then the reason is raised."""
 
@@ -35,3 +38,15 @@ def recipe(
 def release(brake: _core.Rule) -> None:
     """What was measured since it acted has seen the steeper curvature itself: the scale must not pay twice."""
     brake.load({**brake.state, "factor": 1.0})
+
+
+def farther(rules: dict[str, _core.Rule], rate: float, xx: float, dd: float) -> float:
+    """The rate after one at which the loss fell and did not bend: its least value lies farther along the step.
+
+    The growth limit holds, and a step gets no longer by this than a tenth of the parameters. ``xx``, ``dd``: squared
+    lengths of the parameters at the start and of the step.
+    """
+    if rules["brake"].state["factor"] < 1:
+        return rate
+    wanted = rate * max(1.0, FARTHEST * math.sqrt(xx / dd))
+    return rules["bounds"].update(rate=rules["growth"].update(rate=wanted, previous=rate)[0])[0]

@@ -32,7 +32,11 @@ def adopt(
     """Take rates of their own for the groups (a tensor each with ``scope="tensor"``) from a joint measurement, all
     times what ``whole``, the rule's rate for the whole displacement, has over its locally optimal rate."""
     seen = scheduler._rules["glyder"].state
-    if whole is None or not (seen["slope"] > 0 and seen["curvature"] > 0):
+    if whole is None:
+        return
+    if not (seen["slope"] > 0 and seen["curvature"] > 0):  # nothing to tell the groups apart by
+        if scheduler._base is None:
+            scheduler._base = scheduler._rules["bounds"].update(rate=whole)[0]
         return
     if scheduler.scope == "group":
         rates = _by_group(scheduler, made, direction, samples, whole * seen["curvature"] / seen["slope"])

@@ -117,9 +117,10 @@ def gathered(optimizer: Optimizer, group: dict[str, Any], updates: int) -> float
     Only where it is not bias-corrected: RMSprop's is 1 - alpha^t, which makes its directions longer than they will be
     by the root of that.
     """
-    if not _is_one_of(optimizer, frozenset({"RMSprop"})) or updates < 1:
+    alpha = float(group.get("alpha") or 0.0)
+    if not 0 < alpha < 1 or not _is_one_of(optimizer, frozenset({"RMSprop"})) or updates < 1:
         return 1.0
-    return 1.0 - float(group["alpha"]) ** updates
+    return 1.0 - alpha**updates
 
 
 def young(optimizer: Optimizer, group: dict[str, Any], updates: int) -> float:

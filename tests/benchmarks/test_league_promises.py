@@ -137,19 +137,19 @@ def test_divergence(tmp_path: Path, diverged: int) -> None:
 
 @pytest.mark.parametrize(("time", "copies", "holds"), [(1.05, 2.04, True), (1.051, 2.06, False)])
 def test_cost(tmp_path: Path, time: float, copies: float, holds: bool) -> None:
-    """The median of 1.02, ``time`` and 1.5; and the optimizer that takes most."""
+    """The greatest of 1.02, ``time`` and 1.01; and the optimizer that takes most."""
     made = [cell("a"), cell("b"), cell("c")]
     store = played(tmp_path / "runs.jsonl", made, times(1.0))
     beside = Store(cost.path(tmp_path))
-    for c, ratio in zip(made, (1.02, time, 1.5), strict=True):
+    for c, ratio in zip(made, (1.02, time, 1.01), strict=True):
         beside.add(line(Run(c.name, "SGD", cost.TIME, 101), 1.0) | {"plain": 2.0, "glyder": 2.0 * ratio})
     for optimizer, more in (("SGD", copies), ("AdamW", 1.0)):
         run = Run("digits-mlp", optimizer, cost.MEMORY, 101)
         beside.add(line(run, 1.0) | {"plain": 5e6, "glyder": 5e6 + more * 1e6, "parameters": 1e6})
     found = told(store, made)[1]
     wall = found["costs at most 1.05 of the wall time of a plain run"]
-    assert (wall.holds, wall.figure) == (holds, f"{time:.3f} in the median, 1.500 in c SGD, over 3 pairs")
-    assert found["takes at most two copies of the parameters in memory, for a while"].holds is holds
+    assert (wall.holds, wall.figure) == (holds, f"1.020 in the median, {time:.3f} in b SGD, over 3 pairs")
+    assert found["takes at most two copies of the parameters in memory, to a tenth of one, for a while"].holds is holds
 
 
 def test_cost_of_another_recipe_does_not_count(tmp_path: Path) -> None:
@@ -159,9 +159,9 @@ def test_cost_of_another_recipe_does_not_count(tmp_path: Path) -> None:
     assert told(store, [cell("a")])[1]["costs at most 1.05 of the wall time of a plain run"].holds is None
 
 
-@pytest.mark.parametrize(("highest", "holds"), [(2, True), (1, False)])
+@pytest.mark.parametrize(("highest", "holds"), [(2, None), (1, False)])
 def test_span_of_tuned_peaks(tmp_path: Path, highest: int, holds: bool) -> None:
-    """Two decades, and half a decade less: one step of the grid."""
+    """Two decades, which the other optimizers may yet undo, and half a decade less: one step of the grid."""
     made = [cell("a"), cell("b")]
     for c, bottom in zip(made, (-2, highest), strict=True):
         store = played(tmp_path / "runs.jsonl", [c], times(1.0, bottom))

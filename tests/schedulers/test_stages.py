@@ -189,6 +189,8 @@ def test_directions_are_long_while_squares_gather(alpha: float) -> None:
     ages = Ages([optimizer])
     ages.note(0)
     assert ages.gathered(0, 0, 1) == 1.0  # its squares were there before
+    del optimizer.param_groups[0]["alpha"]  # another RMSprop, whose average has another name
+    assert gathered(optimizer, optimizer.param_groups[0], 1) == 1.0
 
 
 def test_ages_of_groups_that_come_later_or_with_buffers() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -105,7 +106,44 @@ def test_where_the_loss_bends_down_the_rate_rises_until_it_bends_up(estimator: s
     assert loss < 1e-3
 
 
+@pytest.mark.parametrize("scope", ["group", "tensor"])
+def test_so_it_does_where_groups_have_rates_of_their_own(scope: Any) -> None:
+    scheduler, loss = _fall(0.1, 100, estimator="hvp", scope=scope)
+    assert scheduler.reasons["no_curvature"] > 0
+    assert loss < 1e-3
+
+
 def test_the_rise_ends_at_max_lr() -> None:
-    scheduler, _ = _fall(1e-4, 30, estimator="hvp", refresh="always", max_lr=0.05)
+    scheduler, _ = _fall(1e-4, 30, estimator="hvp", refresh="always", max_lr=0.01)
     assert scheduler.reasons["no_curvature"] > 20
-    assert scheduler.get_last_lr()[0] == 0.05
+    assert scheduler.get_last_lr()[0] == 0.01
+
+
+@pytest.mark.parametrize("growth", [3.0, math.inf])
+def test_the_rise_ends_where_steps_are_a_tenth_of_the_parameters(growth: float) -> None:
+    """Of a loss without an end, -||x||^2."""
+
+    class Ridge(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.x = torch.nn.Parameter(torch.ones(4, dtype=torch.float64))
+
+        def forward(self, one: torch.Tensor) -> torch.Tensor:
+            return -(one * self.x.square()).sum()
+
+    model = Ridge()
+    x = model.x
+    optimizer = torch.optim.SGD([x])
+    glyder.GlyderLR(
+        optimizer, model, total_steps=60, estimator="hvp", refresh="always", max_growth=growth,
+        loss=lambda model, call: model(*call.args),
+    )  # fmt: skip
+    longest = 0.0
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(torch.ones(())).backward()
+        before = x.detach().clone()
+        optimizer.step()
+        longest = max(longest, float((x.detach() - before).norm() / before.norm()))
+    # The step that a rise follows from is shorter than the one that it leads to, by what the gradient grows.
+    assert 0.01 < longest <= 0.1 * (1 + 1e-9)
