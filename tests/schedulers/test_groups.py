@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import pytest
@@ -232,3 +233,17 @@ def test_advice_is_next_to_the_largest_rate() -> None:
         train(model, optimizer, range(t, t + 1))
         cosine.step()
     assert "about right" in scheduler.explain()
+
+
+def test_a_group_that_is_taken_away_is_not_missed() -> None:
+    """By whoever only watches: the history goes on."""
+    model = mlp()
+    layers = [list(layer.parameters()) for layer in model if list(layer.parameters())]
+    optimizer = torch.optim.SGD([{"params": params} for params in layers], lr=0.01)
+    scheduler = glyder.GlyderLR(optimizer, model, total_steps=20, observe_only=True, every=1)
+    train(model, optimizer, range(5))
+    del optimizer.param_groups[-1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", glyder.GlyderWarning)
+        train(model, optimizer, range(5, 20))
+    assert scheduler.history["update"][-1] == 19
