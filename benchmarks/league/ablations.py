@@ -10,7 +10,6 @@ import dataclasses
 import math
 import random
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.league import data
+from benchmarks.league.cost import in_turn
 from benchmarks.league.methods import Glyder, Scheduled
-from benchmarks.league.train import TUNING_SEEDS, Run, recorded, updates
+from benchmarks.league.train import TUNING_SEEDS, Run, recorded
 from benchmarks.league.tuning import Study
 from benchmarks.league.workload import Batch, Cell, Task, cells
 from glyder.direction import Direction
@@ -264,14 +264,7 @@ def cost(run: Run) -> dict[str, Any]:
     tasks = [cell.build(run.seed) for _ in range(2)]
     torch.manual_seed(run.seed)
     measured = Ablated(tasks[1], cell, run.optimizer, every=1, **run.options, **PUBLISHED)
-    pair = [Scheduled(tasks[0], run.optimizer, 1e-3), measured]
-    trained = [updates(task, cell, method) for task, method in zip(tasks, pair, strict=True)]
-    took: list[list[float]] = [[], []]
-    for _ in range(TIMED):
-        for each, times in zip(trained, took, strict=True):
-            start = time.perf_counter()
-            next(each)
-            times.append(time.perf_counter() - start)
+    took = in_turn(cell, tasks, [Scheduled(tasks[0], run.optimizer, 1e-3), measured], TIMED)
     step, both = (statistics.quantiles(times[10:], n=4)[0] for times in took)
     forwards = measured.cost()[0] / int(np.isfinite(measured.scheduler.history["curvature"]).sum())
     return {"rate": both / step - 1, "step": step, "measurement": both - step, "forwards": forwards}

@@ -20,11 +20,11 @@ from torch import nn
 
 import glyder
 from benchmarks.league import optimizers
-from benchmarks.league.methods import Glyder, Scheduled
+from benchmarks.league.methods import Glyder, Method, Scheduled
 from benchmarks.league.store import Store
 from benchmarks.league.train import TUNING_SEEDS, Run, recorded, updates
 from benchmarks.league.tuning import Study
-from benchmarks.league.workload import Cell, cells
+from benchmarks.league.workload import Cell, Task, cells
 
 TIME, MEMORY = "glyder-time", "glyder-memory"
 SEED = TUNING_SEEDS[0]
@@ -66,14 +66,20 @@ def seconds(run: Run) -> dict[str, Any]:
     cell = cells()[run.cell]
     tasks = [cell.build(run.seed) for _ in range(2)]
     methods = [Scheduled(tasks[0], run.optimizer, PLAIN_RATE), Glyder(tasks[1], cell, run.optimizer)]
+    plain, ours = in_turn(cell, tasks, methods, cell.steps)
+    return {"plain": sum(plain), "glyder": sum(ours)}
+
+
+def in_turn(cell: Cell, tasks: Sequence[Task], methods: Sequence[Method], count: int) -> list[list[float]]:
+    """Seconds of each of the first ``count`` updates of every method, made in turn."""
     trained = [updates(task, cell, method) for task, method in zip(tasks, methods, strict=True)]
-    took = [0.0, 0.0]
-    for _ in range(cell.steps):
-        for i, each in enumerate(trained):
+    took: list[list[float]] = [[] for _ in trained]
+    for _ in range(count):
+        for each, times in zip(trained, took, strict=True):
             start = time.perf_counter()
             next(each)
-            took[i] += time.perf_counter() - start
-    return {"plain": took[0], "glyder": took[1]}
+            times.append(time.perf_counter() - start)
+    return took
 
 
 # ---- memory

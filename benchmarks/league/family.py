@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 
 import glyder
-from benchmarks.league.methods import Maker, Scheduled, warmup_steps
+from benchmarks.league.methods import Maker, Scheduled, check, warmup_steps
 from benchmarks.league.workload import Batch, Cell, Task
 from glyder.rule_lr import RuleLR
 
-RECIPES = ("documented", "annealed")
 WINDOW = 20
 """Updates of an epoch, or a window, for rules that wait for its end: most runs of the league end in their first."""
 
@@ -54,10 +53,7 @@ class Member(Scheduled):
         cls.module = cls.kind.__module__.removeprefix("glyder.")
 
     def __init__(self, task: Task, cell: Cell, optimizer: str, recipe: str = "documented") -> None:
-        if optimizer not in CLASS[self.name]:
-            raise ValueError(f"{self.name} stands beside {', '.join(CLASS[self.name])}, not {optimizer}")
-        if recipe not in RECIPES:
-            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
+        check(self.name, CLASS[self.name], optimizer, recipe)
         super().__init__(task, optimizer, self.start)
         self.task, self.cell = task, cell
         self.loss: Tensor | None = None

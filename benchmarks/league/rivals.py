@@ -18,10 +18,9 @@ from torch import Tensor, nn
 
 import glyder
 from benchmarks.league import optimizers
-from benchmarks.league.methods import Maker, Scheduled, warmup_steps
+from benchmarks.league.methods import Maker, Scheduled, check, warmup_steps
 from benchmarks.league.workload import Batch, Cell, Task
 
-RECIPES = ("documented", "annealed")
 DECAY = 0.01
 EVERY = 4
 """Updates from one fit of GeN to the next, as its README advises."""
@@ -65,10 +64,7 @@ class Rival(Scheduled):
     copies: ClassVar[dict[str, int]]
 
     def __init__(self, task: Task, cell: Cell, optimizer: str, recipe: str = "documented") -> None:
-        if optimizer not in CLASS[self.name]:
-            raise ValueError(f"{self.name} stands beside {', '.join(CLASS[self.name])}, not {optimizer}")
-        if recipe not in RECIPES:
-            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
+        check(self.name, CLASS[self.name], optimizer, recipe)
         self.task, self.cell, self.optimizer, self.annealed = task, cell, optimizer, recipe == "annealed"
         self.model, self.forwards = task.model, 0
         with contextlib.redirect_stdout(None):

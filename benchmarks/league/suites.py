@@ -12,6 +12,7 @@ from typing import Any
 
 from benchmarks.league import ablations, cost, family, plan, rivals, train
 from benchmarks.league.drive import Execute, drive
+from benchmarks.league.methods import RECIPES
 from benchmarks.league.store import Store
 from benchmarks.league.tuning import Study
 from benchmarks.league.workload import Cell
@@ -69,8 +70,8 @@ class Full(Suite):
             "sigma": lambda: self._variants("glyder", "scale", SIGMAS, SHAPED),
             "starting rate": lambda: self._variants("glyder", "start", STARTS, STARTED),
             "constant rate": lambda: self._variants("plain", "peak", STARTS, STARTED),
-            "rivals": lambda: self._recipes(self._plain(), rivals.CLASS, rivals.RECIPES),
-            "family": lambda: self._recipes(self._among(SHAPED), family.CLASS, family.RECIPES),
+            "rivals": lambda: self._recipes(self._plain(), rivals.CLASS),
+            "family": lambda: self._recipes(self._among(SHAPED), family.CLASS),
         }
         stages = [*super().stages(), *(Stage(name, studies, self.store) for name, studies in found.items())]
         beside = Store(cost.path(self.store.path.parent))
@@ -100,11 +101,9 @@ class Full(Suite):
     def _variants(self, method: str, name: str, values: Sequence[float], names: Sequence[str]) -> list[Study]:
         return [plan.variants(cell, o, method, [{name: v} for v in values]) for cell, o in self._among(names)]
 
-    def _recipes(
-        self, pairs: list[tuple[Cell, str]], beside: Mapping[str, tuple[str, ...]], recipes: Sequence[str]
-    ) -> list[Study]:
+    def _recipes(self, pairs: list[tuple[Cell, str]], beside: Mapping[str, tuple[str, ...]]) -> list[Study]:
         """The better recipe of each method, on the pairs whose optimizer it stands beside."""
-        options = [{"recipe": r} for r in recipes]
+        options = [{"recipe": r} for r in RECIPES]
         return [
             plan.best_of(cell, o, name, options, self.store, plan.RIVAL_SEEDS)
             for cell, o in pairs

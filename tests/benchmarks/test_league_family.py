@@ -15,8 +15,8 @@ from torch import nn
 
 from benchmarks.league import data, family, rivals, train
 from benchmarks.league.dry import missing
-from benchmarks.league.family import CLASS, FAMILY, RECIPES, WINDOW, Member
-from benchmarks.league.methods import makers
+from benchmarks.league.family import CLASS, FAMILY, WINDOW, Member
+from benchmarks.league.methods import RECIPES, makers
 from benchmarks.league.pairs import League
 from benchmarks.league.plan import RIVAL_SEEDS
 from benchmarks.league.promises import promises

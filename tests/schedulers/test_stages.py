@@ -147,6 +147,17 @@ def test_one_odd_batch_does_not_brake() -> None:
     assert max(rates[41:]) == rates[30]
 
 
+def _steps(optimizer: torch.optim.Optimizer, p: torch.nn.Parameter, count: int) -> list[float]:
+    """The steps that a constant gradient of 1 makes."""
+    steps = []
+    for _ in range(count):
+        before = p.item()
+        p.grad = torch.ones_like(p)
+        optimizer.step()
+        steps.append(before - p.item())
+    return steps
+
+
 @pytest.mark.parametrize(
     ("make", "options"),
     [
@@ -159,12 +170,7 @@ def test_the_youth_of_a_buffer_is_what_the_optimizer_does(make: Any, options: di
     """A constant gradient: the length of step t over that of a step after very many."""
     p = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
     optimizer = make([p], lr=1.0, **options)
-    steps = []
-    for _ in range(400):
-        before = p.item()
-        p.grad = torch.ones_like(p)
-        optimizer.step()
-        steps.append(before - p.item())
+    steps = _steps(optimizer, p, 400)
     for t in range(1, 60):
         # Positions of up to 4,000 are differenced: 1e-16 of them, relative to steps of about 1.
         wanted = min(1.0, steps[t - 1] / steps[-1])
@@ -176,12 +182,7 @@ def test_directions_are_long_while_squares_gather(alpha: float) -> None:
     """A constant gradient: the squared length of a step after very many over that of step t."""
     p = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
     optimizer = torch.optim.RMSprop([p], lr=1.0, alpha=alpha, eps=0.0)
-    steps = []
-    for _ in range(4000):
-        before = p.item()
-        p.grad = torch.ones_like(p)
-        optimizer.step()
-        steps.append(before - p.item())
+    steps = _steps(optimizer, p, 4000)
     for t in range(1, 60):
         # Positions of up to 4,000 are differenced: 1e-16 of them, relative to steps of about 1.
         wanted = (steps[-1] / steps[t - 1]) ** 2
