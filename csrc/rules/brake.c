@@ -1,17 +1,21 @@
 /* brake.c - stage: a gradient far above its own history lowers the rate.
  *
- * With v_t = log ||g_t||, its mean m_t over a memory of `memory` updates, and the largest mean so far P_t = max m:
+ * With v_t = log ||g_t||, its mean m_t over a memory of `memory` updates, and a reference P_t that follows the largest
+ * mean so far, by a factor `limit` in `rise` updates at most:
  *
  *   high   if v_t > P_{t-1} + log(limit)
- *   brake  factor <- drop * factor after `patience` high updates in a row, and not again for `rest` updates
+ *   brake  factor <- drop * factor, P <- P - log(drop) after `patience` high updates in a row, and not again for
+ *          `rest` updates
  *   rate <- rate * factor
+ *   P_t = max(P_{t-1}, min(m_t, P_{t-1} + log(limit)/rise))
  *   m_t = S_t/W_t,  S_t = beta S_{t-1} + v_t,  W_t = beta W_{t-1} + 1,  beta = 1 - 1/memory
  *
- * A single odd batch is not a divergence.  A gradient that stays large for good becomes history, so that the brake
- * acts a few times at most; one that keeps growing by more than about a factor `limit` within `memory` updates keeps
- * it on.  No history, no brake: the first `memory` gradients are only watched.  Gradients of zero say nothing of the
- * scale and are left out.  One that is not finite means SKIP: the rate stays, and it is counted in `bad`.
- * A rate that is not finite means SKIP, too, and changes nothing.
+ * A single odd batch is not a divergence.  A gradient that stays large for good becomes history, and the halved rate
+ * allows for twice the gradient: the brake acts a few times at most.  One that keeps growing by more than a factor
+ * `limit` in `rise` updates keeps it on; without that bound a run that diverges slowly takes the reference along.  No
+ * history, no brake: the first `memory` gradients are only watched.  Gradients of zero say nothing of the scale and are
+ * left out.  One that is not finite means SKIP: the rate stays, and it is counted in `bad`.  A rate that is not finite
+ * means SKIP, too, and changes nothing.
  *
  * The method and its constants are ours.  log is the C library's, and only comparisons hang on its last bit.
  *
@@ -28,7 +32,8 @@
     X(limit, 4, 1, INFINITY, GL_OPEN_LOWER)                                                                            \
     X(drop, 0.5, 0, 1, GL_OPEN_LOWER)                                                                                  \
     X(patience, 2, 1, INFINITY, GL_OPEN_UPPER)                                                                         \
-    X(rest, 1, 0, INFINITY, GL_OPEN_UPPER)
+    X(rest, 1, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
+    X(rise, 20, 0, INFINITY, GL_OPEN)
 #define STATE(X)                                                                                                       \
     X(factor, 1, 0, 1, GL_OPEN_LOWER)                                                                                  \
     X(sum, 0, -INFINITY, INFINITY, GL_OPEN)                                                                            \
@@ -37,6 +42,7 @@
     X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
     X(high, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
     X(wait, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
+    X(since, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
     X(bad, 0, 0, INFINITY, GL_OPEN_UPPER)
 
 struct gl_brake_config {
@@ -50,6 +56,7 @@ static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
 
 /* The brake itself: 1 if it acts on the log-norm v. */
 static int brake(const struct gl_brake_config *c, struct gl_brake_state *x, double v) {
+    x->since += 1;
     x->high = x->count >= c->memory && v > x->peak + log(c->limit) ? x->high + 1 : 0;
     if (x->wait > 0) {
         x->wait = fmax(x->wait - 1, 0);
@@ -58,16 +65,20 @@ static int brake(const struct gl_brake_config *c, struct gl_brake_state *x, doub
     if (x->high < c->patience)
         return 0;
     x->factor = fmax(c->drop * x->factor, DBL_MIN);
+    x->peak -= log(c->drop);
     x->wait = c->rest;
+    x->since = 0;
     return 1;
 }
 
 static void remember(const struct gl_brake_config *c, struct gl_brake_state *x, double v) {
-    double beta = 1 - 1 / c->memory;
+    double beta = 1 - 1 / c->memory, most = INFINITY;
 
+    if (x->count >= c->memory)
+        most = x->peak + log(c->limit) / c->rise;
     x->sum = beta * x->sum + v;
     x->weight = beta * x->weight + 1;
-    x->peak = fmax(x->peak, x->sum / x->weight);
+    x->peak = fmax(x->peak, fmin(x->sum / x->weight, most));
     x->count += 1;
 }
 

@@ -57,7 +57,7 @@ class GlyderLR(Scheduler):
         model: the module that the training loop calls.
         total_steps: number of updates of the whole run. Without it the run has no horizon and ``anneal`` is
             ``"rsqrt"``.
-        anneal: ``"cosine"`` (default), ``"linear"``, ``"polynomial"``, ``"wsd"``, ``"rsqrt"``, ``"constant"`` or None
+        anneal: ``"linear"`` (default), ``"cosine"``, ``"polynomial"``, ``"wsd"``, ``"rsqrt"``, ``"constant"`` or None
             (the same), or a pair ``("polynomial", {"power": 2.0})``.
         warmup: updates of linear warm-up, which are also the measuring window. Default: 100, or a quarter of
             ``total_steps`` where that is less (but 10, or half of a run that is shorter than 20).
@@ -233,7 +233,7 @@ class GlyderLR(Scheduler):
         if self._same_step and self._base is not None and self._due(self.updates):
             rate = self._written_rate = self._rate  # on trial
         else:
-            rate = self._applied() if self.observe_only else self._next_rate(gg)
+            rate = self._applied() if self.observe_only else self._next_rate()
         self._note_position(rate)
         return rate
 
@@ -274,10 +274,11 @@ class GlyderLR(Scheduler):
 
     # ---- the rate
 
-    def _next_rate(self, gg: float) -> float:
+    def _next_rate(self) -> float:
         """Base rate, bounds, brake, warm-up and annealing, growth limit, spikes: each a stage in C."""
+        gg = self._seen
         if self.updates == self.warmup and self.refresh == "window":
-            release(self._rules["brake"])
+            self._reasons["released"] += release(self._rules["brake"], self.warmup)
         self._stage("brake", rate=1.0, gg=gg)
         spike = self._stage("spike", rate=1.0, gg=gg)
         if self._base is None:

@@ -57,7 +57,7 @@ def window(horizon: int | None) -> int:
 def schedule(call: str, name: str, value: Any, horizon: int | None, warmup: int) -> tuple[str, dict[str, float]]:
     """Name and parameters of an annealing schedule."""
     if value == "auto":
-        value = "rsqrt" if horizon is None else "cosine"
+        value = "rsqrt" if horizon is None else "linear"
     pair = value if isinstance(value, tuple) and len(value) == 2 else (value, {})
     kind, parameters = ("constant", {}) if value is None else pair
     if not isinstance(kind, str) or kind not in _core.schedules() or not isinstance(parameters, dict):

@@ -35,9 +35,17 @@ def recipe(
     }
 
 
-def release(brake: _core.Rule) -> None:
-    """What was measured since it acted has seen the steeper curvature itself: the scale must not pay twice."""
-    brake.load({**brake.state, "factor": 1.0})
+def release(brake: _core.Rule, window: int) -> bool:
+    """At the end of the window; whether there was a brake to release.
+
+    What was measured since it acted has seen the steeper curvature itself, and the scale must not pay twice; but
+    where it acted in the second half, hardly anything has been measured since.
+    """
+    state = brake.state
+    if state["factor"] == 1 or 2 * state["since"] < window:
+        return False
+    brake.load({**state, "factor": 1.0})
+    return True
 
 
 def farther(rules: dict[str, _core.Rule], rate: float, xx: float, dd: float) -> float:

@@ -49,7 +49,7 @@ def step_anew(scheduler: GlyderLR, noted: Noted) -> None:
         outcome = scheduler._measure(made, scheduler.updates)
     finally:
         if outcome == "kept":
-            scheduler._write(scheduler._next_rate(scheduler._seen))
+            scheduler._write(scheduler._next_rate())
         if outcome != "no_slope":
             for (o, g), indices in blocks.items():
                 rate = _rate(scheduler, (o, g))

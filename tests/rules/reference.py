@@ -169,11 +169,13 @@ class Spike:
 
 class Brake:
     def __init__(
-        self, memory: float = 10.0, limit: float = 4.0, drop: float = 0.5, patience: float = 2, rest: float = 1
-    ) -> None:
+        self, memory: float = 10.0, limit: float = 4.0, drop: float = 0.5, patience: float = 2, rest: float = 1,
+        rise: float = 20,
+    ) -> None:  # fmt: skip
         self.memory, self.limit, self.drop, self.patience, self.rest = memory, limit, drop, patience, rest
+        self.rise = rise
         self.norms: list[float] = []
-        self.means: list[float] = []
+        self.usual = -math.inf  # the logarithm of the reference
         self.high: list[bool] = []
         self.braked: list[int] = []  # updates at which the brake acted
 
@@ -185,13 +187,17 @@ class Brake:
 
     def observe(self, norm: float) -> None:
         t = len(self.norms)
-        self.high.append(t >= self.memory and norm > self.limit * math.exp(max(self.means)))
+        self.high.append(t >= self.memory and norm > self.limit * math.exp(self.usual))
         rested = not self.braked or t - self.braked[-1] > self.rest
         in_a_row = next((i for i, high in enumerate(reversed(self.high)) if not high), t + 1)
         if rested and in_a_row >= self.patience:
             self.braked.append(t)
+            self.usual -= math.log(self.drop)
         self.norms.append(norm)
-        self.means.append(discounted([math.log(n) for n in self.norms], self.memory))
+        mean = discounted([math.log(n) for n in self.norms], self.memory)
+        if t >= self.memory:
+            mean = min(mean, self.usual + math.log(self.limit) / self.rise)
+        self.usual = max(self.usual, mean)
 
 
 def decimal_cos(x: Decimal) -> Decimal:

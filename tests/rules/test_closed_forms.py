@@ -275,6 +275,17 @@ def test_brake_acts_on_a_divergence_and_rests() -> None:
     assert all(factors[t] == factors[t - 1] / 2 for t in drops)
 
 
+@pytest.mark.parametrize("growth", [1.05, 1.1, 1.3])
+def test_brake_is_not_taken_along_by_a_slow_divergence(growth: float) -> None:
+    """The reference rises by log(4)/20 an update, and by log 2 at each halving, which must make up for the rest."""
+    updates = 400
+    factor = brake_after([1.0] * 30 + [growth**t for t in range(updates)])[-1]
+    most = (updates * math.log(growth) - math.log(4)) / math.log(2) + 1
+    # 3: the updates of patience and rest, in which the norm grows by less than a halving each
+    least = (updates * (math.log(growth) - math.log(4) / 20) - math.log(4)) / math.log(2) - 3
+    assert least <= -math.log2(factor) <= (most if least > 0 else 0)
+
+
 def test_brake_gets_used_to_a_new_level() -> None:
     factors = brake_after([1.0] * 100 + [100.0] * 1000)
     assert 1 / 64 <= factors[-1] <= 1 / 4

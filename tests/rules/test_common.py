@@ -129,7 +129,7 @@ CASES = [
     Case(
         "brake",
         reference.Brake,
-        [{}, {"memory": 5.0, "limit": 3.0, "drop": 0.9, "patience": 1.0, "rest": 0.0}, {"memory": 1.0}],
+        [{}, {"memory": 5.0, "limit": 3.0, "drop": 0.9, "patience": 1.0, "rest": 0.0}, {"memory": 1.0, "rise": 3.0}],
         draw_stage,
         {"kept", "braked"},
         [Law("rates times c", {"rate": 1}, 1), Law("gradients times c", {"gg": 2}, 0)],
@@ -329,6 +329,7 @@ def test_unknown_rule() -> None:
         ("brake", {"drop": 1.5}),
         ("brake", {"patience": 0.0}),
         ("brake", {"rest": -1.0}),
+        ("brake", {"rise": 0.0}),
         ("armijo", {"c": 0.0}),
         ("armijo", {"c": 0.5, "goldstein": 1.0}),
         ("armijo", {"backtrack": 1.0}),

@@ -110,9 +110,9 @@ def test_a_gradient_that_explodes_brakes() -> None:
 
 
 def test_the_end_of_the_window_releases_the_brake() -> None:
-    """A burst inside of the window brakes there; the scale is measured on, and a burst after it brakes for good."""
+    """Where half of the window was measured since it acted; a later burst brakes for good."""
 
-    def factor_after(burst: range) -> list[float]:
+    def factor_after(burst: range) -> tuple[list[float], int]:
         model, optimizer, scheduler = _make(anneal=None, warmup=30)
 
         def explode(t: int) -> None:
@@ -124,14 +124,18 @@ def test_the_end_of_the_window_releases_the_brake() -> None:
         for t in range(UPDATES):
             train(model, optimizer, range(t, t + 1), explode)
             factors.append(scheduler._rules["brake"].state["factor"])
-        return factors
+        return factors, scheduler.reasons.get("released", 0)
 
-    inside, outside = factor_after(range(20, 25)), factor_after(range(40, 45))
-    assert inside[24] < 1, "it acts at once, also inside of the window"
-    assert inside[29] == inside[24]
-    assert set(inside[30:]) == {1.0}
-    assert outside[39] == 1.0
-    assert outside[-1] < 1.0
+    early, released = factor_after(range(10, 14))
+    assert early[13] < 1, "it acts at once, also inside of the window"
+    assert early[29] == early[13]
+    assert set(early[30:]) == {1.0}
+    assert released == 1
+    for late in (range(20, 24), range(40, 44)):
+        factors, released = factor_after(late)
+        assert factors[late.start - 1] == 1.0
+        assert factors[-1] == factors[late.stop - 1] < 1.0
+        assert released == 0
 
 
 def test_one_odd_batch_does_not_brake() -> None:
