@@ -84,16 +84,21 @@ class Tuned(Scheduled):
 
 
 class Glyder(Scheduled):
-    """GlyderLR with no learning rate given; ``start`` is what the optimizer is made with."""
+    """GlyderLR with no learning rate given.
+
+    ``start`` is what the optimizer is made with; without ``horizon`` the length of the run is not told.
+    """
 
     module = "descent"
 
-    def __init__(self, task: Task, cell: Cell, optimizer: str, start: float = 1e-3, **options: Any) -> None:
+    def __init__(
+        self, task: Task, cell: Cell, optimizer: str, start: float = 1e-3, horizon: bool = True, **options: Any
+    ) -> None:
         super().__init__(task, optimizer, start)
         if cell.squared:
             options.setdefault("loss", "squared_error")
         made = self.optimizers if len(self.optimizers) > 1 else self.optimizers[0]
-        self.scheduler = glyder.GlyderLR(made, task.model, total_steps=cell.steps, **options)
+        self.scheduler = glyder.GlyderLR(made, task.model, total_steps=cell.steps if horizon else None, **options)
         self.schedulers = [self.scheduler]
 
     def cost(self) -> tuple[float, int]:

@@ -45,7 +45,7 @@ def report(
 def sections(found: dict[str, Any]) -> list[str]:
     """The tables, of what there is."""
     rows = [r for group in (found, found["others"], found["reserved"]) for r in group.get("cells", [])]
-    parts = ["## Overall", overall(found), "## Every cell", CELLS, cells(rows)] if rows else []
+    parts = ["## Overall", overall(found), "## Every cell", CELLS, cells(rows), forgotten(rows)] if rows else []
     if found["pairs"]:
         parts += ["## Other methods", rivals(found["rivals"]), "## Ranks", ranks(found["ranks"])]
         parts += ["## Length of the run", ladder(found["ladder_slope"])]
@@ -133,6 +133,13 @@ def _rest(r: dict[str, Any]) -> list[str]:
         f"{r['regret']:.2f} [{low:.2f}, {high:.2f}]{marks}", number(r["tuned_regret"], 2),
         number(r["train_ratio"]), *errors, number(r["worst"], 2), f"{r['diverged']}, {r['tuned_diverged']}",
     ]  # fmt: skip
+
+
+def forgotten(rows: list[dict[str, Any]]) -> str:
+    """What fine-tuning does to the classes of the pre-training."""
+    found = [(f"{r['cell']} {r['optimizer']}", r["old_error"]) for r in rows if r["old_error"]]
+    parts = [f"{name} " + ", ".join(f"{m} {100 * e:.1f} %" for m, e in errors.items()) for name, errors in found]
+    return f"Test error on the classes of the pre-training: {'; '.join(parts)}." if parts else ""
 
 
 def rivals(rows: list[dict[str, Any]]) -> str:

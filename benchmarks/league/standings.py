@@ -88,7 +88,7 @@ def knows(name: str, recipe: str) -> bool:
     horizon = HORIZON | family.HORIZON
     if name in horizon:
         return horizon[name].get(recipe, False)
-    return name not in ("followed", "tuned anneal=constant", "tuned anneal=rsqrt")
+    return name not in ("followed", "tuned anneal=constant", "tuned anneal=rsqrt", "glyder horizon=False")
 
 
 def _mean(losses: dict[int, float]) -> float:

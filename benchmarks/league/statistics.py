@@ -39,6 +39,12 @@ def _errors(pair: Pair, part: str) -> float | None:
     return float(np.mean(gaps)) if gaps else None
 
 
+def _forgotten(pair: Pair) -> dict[str, float]:
+    """Test error on the classes of the pre-training, where there were any: the mean of each method."""
+    found = {method: [r.get("test", {}).get("old_error") for r in runs] for method, runs in pair.runs.items()}
+    return {method: float(np.mean(errors)) for method, errors in found.items() if None not in errors}
+
+
 def _worst(records: list[Record]) -> float | None:
     """The greatest training loss within the runs, relative to the loss before training; None if one was not finite."""
     found = [r["worst"] / r["initial"] if r.get("worst") is not None else math.inf for r in records]
@@ -60,6 +66,7 @@ def row(pair: Pair) -> dict[str, Any]:
         "tuned_regret": pair.regret(1.0), "floored": pair.span[1], "deep": pair.deep,
         "train_ratio": float(pair.train["glyder"].mean() / pair.train["tuned"].mean()),
         "error_difference": _errors(pair, "test"), "train_error_difference": _errors(pair, "train"),
+        "old_error": _forgotten(pair),
         "cost_steps": 1 + float(np.mean([g.get("forwards", 0) for g in ours])) / (3 * T),
         "copies": float(np.mean([g.get("copies", 0) for g in ours])),
         "worst": _worst(ours), "tuned_worst": _worst(theirs),

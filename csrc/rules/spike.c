@@ -1,9 +1,12 @@
 /* spike.c - stage: an update whose gradient is far longer than usual is made with a smaller rate.
  *
- *   rate <- rate min(1, limit m_t/||g_t||),   m_t the root mean square of the gradients before t
+ *   f_t = min(1 - hold (1 - f_{t-1}), limit m_t/||g_t||),   m_t the root mean square of the gradients before t
+ *   rate <- rate f_t
  *   m_{t+1}^2 = m_t^2 + k_t (min(||g_t||^2, clip^2 m_t^2) - m_t^2),   k_t = max(1/(t + 1), 1/memory)
  *
- * For plain gradient descent it is clipping by a norm that follows the run.  A spike enters the history only up to
+ * For plain gradient descent it is clipping by a norm that follows the run.  With momentum a long gradient is in the
+ * updates that follow, too, `hold` (beta) times less in each, and so the rate comes back only as it is forgotten: at
+ * full rates it would come late instead of shorter, and set off the next spike.  A spike enters the history only up to
  * `clip` times the usual length, so that one does not make room for the next.
  *
  * A lasting change is followed, however large it is: a run of gradients that are all longer than clip m_t, or all
@@ -11,8 +14,7 @@
  * `quiet` updates are the least that it takes, and `memory` updates are enough.
  *
  * Nothing is limited during the first `quiet` updates, which have no history to compare with.  Gradients of zero say
- * nothing of the scale and are left out.  The method and its constants are ours.  It never raises a rate, and what it
- * lowers is lowered for this update only.
+ * nothing of the scale and are left out.  The method and its constants are ours.  It never raises a rate.
  */
 #include "rule.h"
 
@@ -22,13 +24,16 @@
     X(limit, 1.5, 1, INFINITY, GL_CLOSED)                                                                              \
     X(clip, 3, 1, INFINITY, GL_CLOSED)                                                                                 \
     X(memory, 20, 1, INFINITY, GL_OPEN_UPPER)                                                                          \
-    X(quiet, 6, 1, INFINITY, GL_OPEN_UPPER)
-/* `run` is the length of the run, negative for a run of short gradients; `recent` is the mean of their squares. */
+    X(quiet, 6, 1, INFINITY, GL_OPEN_UPPER)                                                                            \
+    X(hold, 0, 0, 1, GL_OPEN_UPPER)
+/* `run` is the length of the run, negative for a run of short gradients; `recent` is the mean of their squares.
+ * `less` is 1 - f: it vanishes where f would stop a rounding below 1. */
 #define STATE(X)                                                                                                       \
     X(square, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
     X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
     X(run, 0, -INFINITY, INFINITY, GL_OPEN)                                                                            \
-    X(recent, 0, 0, INFINITY, GL_OPEN_UPPER)
+    X(recent, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
+    X(less, 0, 0, 1, GL_CLOSED)
 
 struct gl_spike_config {
     CONFIG(GL_FIELD_MEMBER)
@@ -52,7 +57,7 @@ static void remember(const struct gl_spike_config *c, struct gl_spike_state *x, 
     double share = fmax(1 / (x->count + 1), 1 / c->memory), length;
 
     if (x->square <= 0) {
-        *x = (struct gl_spike_state){.square = gg, .count = 1};
+        *x = (struct gl_spike_state){.square = gg, .count = 1, .less = x->less};
         return;
     }
     follow(x, gg > most ? 1 : gg < least ? -1 : 0, gg);
@@ -60,22 +65,22 @@ static void remember(const struct gl_spike_config *c, struct gl_spike_state *x, 
     x->count += 1;
     length = fabs(x->run);
     if (length >= fmin(c->memory, fmax(c->quiet, x->count - length)))
-        *x = (struct gl_spike_state){.square = x->recent, .count = length};
+        *x = (struct gl_spike_state){.square = x->recent, .count = length, .less = x->less};
 }
 
 static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
     const struct gl_spike_config *c = config;
     struct gl_spike_state *x = state;
-    double factor = 1;
+    double now = 1, held = c->hold * x->less;
 
     if (!isfinite(s->gg) || s->gg < 0 || !isfinite(s->rate))
         return gl_skip(GL_REASON_not_finite);
-    if (s->gg <= 0)
-        return gl_keep(s->rate, GL_REASON_kept);
-    if (x->count >= c->quiet && x->square > 0)
-        factor = fmin(1, c->limit * sqrt(x->square / s->gg));
-    remember(c, x, s->gg);
-    return gl_keep(s->rate * factor, factor < 1 ? GL_REASON_spike : GL_REASON_kept);
+    if (s->gg > 0 && x->count >= c->quiet && x->square > 0)
+        now = fmin(1, c->limit * sqrt(x->square / s->gg));
+    x->less = fmax(held, 1 - now);
+    if (s->gg > 0)
+        remember(c, x, s->gg);
+    return gl_keep(s->rate * fmin(1 - held, now), now < 1 ? GL_REASON_spike : GL_REASON_kept);
 }
 
 const struct gl_rule gl_rule_spike = {

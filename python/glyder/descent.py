@@ -37,7 +37,7 @@ from glyder.replicas import Replicas
 from glyder.same_step import check_linear, step_anew
 from glyder.sampling import Sampler
 from glyder.scopes import adopt
-from glyder.support import natural_rate
+from glyder.support import natural_rate, repeated
 
 
 class GlyderLR(Scheduler):
@@ -214,7 +214,8 @@ class GlyderLR(Scheduler):
         self._rule_config = {"sigma": scale, "memory": memory}
         half = any(p.dtype.itemsize < 4 for p in self.model.parameters())
         limits = {"min_lr": min_lr, "max_lr": max_lr}, {"max_growth": max_growth}
-        self._rules = recipe(self._rule_config, *limits, half=half, loose=self._same_step)
+        hold = max(repeated(group) for o in self.optimizers for group in o.param_groups)
+        self._rules = recipe(self._rule_config, *limits, half=half, loose=self._same_step, hold=hold)
         self._local = _core.Rule("glyder", sigma=1.0, memory=1.0)
 
     # ---- an update

@@ -20,13 +20,19 @@ PATIENCE = 3
 
 
 def recipe(
-    glyder: dict[str, float], bounds: dict[str, float], growth: dict[str, float], *, half: bool, loose: bool
+    glyder: dict[str, float],
+    bounds: dict[str, float],
+    growth: dict[str, float],
+    *,
+    half: bool,
+    loose: bool,
+    hold: float,
 ) -> dict[str, _core.Rule]:
     """By name, for the options of three of them. ``half``: some parameters are in half precision. ``loose``: the rate
-    may rise by ``max_growth`` at any time."""
+    may rise by ``max_growth`` at any time. ``hold``: the share of an update that momentum repeats in the next."""
     return {
         "scale": _core.Rule("scale", sigma=glyder["sigma"]),
-        "spike": _core.Rule("spike"),
+        "spike": _core.Rule("spike", hold=hold),
         "glyder": _core.Rule("glyder", **glyder),
         "start": _core.Rule("start", visible=VISIBLE_HALF if half else VISIBLE),
         "bounds": _core.Rule("bounds", **bounds),

@@ -111,6 +111,13 @@ def gradient_weight(optimizer: Optimizer, group: dict[str, Any]) -> float:
     return max(1.0 - float(group.get("dampening", 0.0)), 0.0) / (1.0 - beta)
 
 
+def repeated(group: dict[str, Any]) -> float:
+    """The share of an update that is in the next one, too: beta of the momentum, or the first of ``betas``; or 0."""
+    betas = group.get("betas")
+    beta = max(float(group.get("momentum") or 0.0), float(betas[0]) if betas else 0.0)
+    return beta if 0 < beta < 1 else 0.0
+
+
 def gathered(optimizer: Optimizer, group: dict[str, Any], updates: int) -> float:
     """The share of its final size that an average of squared gradients has after ``updates`` updates, in (0, 1].
 

@@ -129,8 +129,11 @@ class Growth:
 
 
 class Spike:
-    def __init__(self, limit: float = 1.5, clip: float = 3.0, memory: float = 20.0, quiet: float = 6.0) -> None:
-        self.limit, self.clip, self.memory, self.quiet = limit, clip, memory, quiet
+    def __init__(
+        self, limit: float = 1.5, clip: float = 3.0, memory: float = 20.0, quiet: float = 6.0, hold: float = 0.0
+    ) -> None:
+        self.limit, self.clip, self.memory, self.quiet, self.hold = limit, clip, memory, quiet, hold
+        self.factors: list[float] = []
         self.norms: list[float] = []  # of the history, clipped
         self.run: list[float] = []  # as they are
         self.longer = False  # what the run is
@@ -143,12 +146,14 @@ class Spike:
         return math.sqrt(mean)
 
     def update(self, rate: float, gg: float) -> Verdict:
-        if gg == 0:
-            return rate, "keep", "kept"
         norm, usual = math.sqrt(gg), self.usual()
         limited = len(self.norms) >= self.quiet and norm > self.limit * usual
-        self.remember(norm, usual)
-        return (rate * self.limit * usual / norm, "keep", "spike") if limited else (rate, "keep", "kept")
+        # what is left of each factor so far, and the one of now
+        back = [1 - self.hold**k * (1 - f) for k, f in enumerate(reversed(self.factors), 1)]
+        self.factors.append(self.limit * usual / norm if limited else 1.0)
+        if norm > 0:
+            self.remember(norm, usual)
+        return rate * min([self.factors[-1], *back]), "keep", "spike" if limited else "kept"
 
     def remember(self, norm: float, usual: float) -> None:
         if not self.norms:

