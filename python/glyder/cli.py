@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
         "demo",
         help="train small networks with no learning rate given, next to a tuned grid",
         description="Trains an MLP and a small conv net on scikit-learn's digits with AdamW, SGD and SGD+momentum. "
-        "glyder is given no learning rate. The rival is a cosine schedule with the same warm-up whose peak is the "
+        "glyder is given no learning rate. The rival is the same schedule, warm-up and linear decay, whose peak is the "
         "best of seven, chosen on a validation split. Both are then compared on the test split over paired seeds. "
         "Ends with a table and the picture glyder-demo.png; takes under three minutes on two cores.",
     )

@@ -1,6 +1,6 @@
 """``python -m glyder demo``: real networks, no learning rate given, next to the best of a tuned grid.
 
-The rival is strong on purpose: a cosine schedule with the same warm-up, the best of seven peaks half a decade apart,
+The rival is strong on purpose: the same schedule, warm-up and linear decay, the best of seven peaks half a decade apart,
 chosen on a validation split over several seeds. Both are then run on fresh seeds with the same initial weights and
 the same order of the data, and compared on the test split.
 """
@@ -139,7 +139,7 @@ def train(run: Run) -> Result:
         scheduler = GlyderLR(optimizer, model, total_steps=run.steps)
     else:
         optimizer = build(model.parameters(), lr=run.peak)
-        scheduler = AnnealedLR(optimizer, run.steps, "cosine", warmup=window(run.steps))
+        scheduler = AnnealedLR(optimizer, run.steps, "linear", warmup=window(run.steps))
     losses, rates = [], []
     for batch in batches(len(y), run.steps, run.seed):
         loss = F.cross_entropy(model(x[batch]), y[batch])
