@@ -53,7 +53,7 @@ class Member(Scheduled):
         cls.module = cls.kind.__module__.removeprefix("glyder.")
 
     def __init__(self, task: Task, cell: Cell, optimizer: str, recipe: str = "documented") -> None:
-        check(self.name, CLASS[self.name], optimizer, recipe)
+        check(self.name, CLASS[self.name], HORIZON[self.name], optimizer, recipe)
         super().__init__(task, optimizer, self.start)
         self.task, self.cell = task, cell
         self.loss: Tensor | None = None

@@ -7,7 +7,7 @@ model to score, which for methods that average is not the one that was trained.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
@@ -17,16 +17,13 @@ from benchmarks.league import optimizers
 from benchmarks.league.workload import Cell, Task
 from glyder.options import window
 
-RECIPES = ("documented", "annealed")
-"""Of a method that is not tuned: as its source has it, and with a schedule behind glyder's warm-up."""
 
-
-def check(name: str, beside: tuple[str, ...], optimizer: str, recipe: str) -> None:
+def check(name: str, beside: tuple[str, ...], recipes: Collection[str], optimizer: str, recipe: str) -> None:
     """Refuse an optimizer that the method does not stand beside, and an unknown recipe."""
     if optimizer not in beside:
         raise ValueError(f"{name} stands beside {', '.join(beside)}, not {optimizer}")
-    if recipe not in RECIPES:
-        raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
+    if recipe not in recipes:
+        raise ValueError(f"recipe must be one of {', '.join(recipes)}, got {recipe!r}")
 
 
 class Method(Protocol):

@@ -1,8 +1,9 @@
-"""The released packages that promise the same, each by two recipes.
+"""The released packages that promise the same, each by three recipes.
 
 ``"documented"`` is what README or paper recommend, with a constant factor where they leave the schedule to the user;
-``"annealed"`` adds a cosine to zero behind a warm-up of glyder's length, or what comes closest to it. Weight decay is
-as torch's: 0.01, decoupled, beside AdamW, and 0 beside SGD.
+``"annealed"`` adds a cosine to zero behind a warm-up of glyder's length, or what comes closest to it, and ``"linear"``
+glyder's own linear decay in the cosine's place. Weight decay is as torch's: 0.01, decoupled, beside AdamW, and 0 beside
+SGD.
 """
 
 from __future__ import annotations
@@ -40,8 +41,11 @@ CLASS: dict[str, tuple[str, ...]] = {
 }
 """The optimizers of the league that a rival stands beside."""
 
-HORIZON: dict[str, dict[str, bool]] = {name: {"documented": name == "schedulefree", "annealed": True} for name in CLASS}
-"""Whether a recipe knows the length of the run; Schedule-Free does by its warm-up of 5 %."""
+HORIZON: dict[str, dict[str, bool]] = {
+    **{name: {"documented": False, "annealed": True, "linear": True} for name in CLASS},
+    "schedulefree": {"documented": True, "annealed": True},
+}
+"""Whether a recipe knows the length of the run; Schedule-Free does by its warm-up, and has nothing to anneal."""
 
 
 def package(name: str) -> Any:
@@ -64,8 +68,9 @@ class Rival(Scheduled):
     copies: ClassVar[dict[str, int]]
 
     def __init__(self, task: Task, cell: Cell, optimizer: str, recipe: str = "documented") -> None:
-        check(self.name, CLASS[self.name], optimizer, recipe)
-        self.task, self.cell, self.optimizer, self.annealed = task, cell, optimizer, recipe == "annealed"
+        check(self.name, CLASS[self.name], HORIZON[self.name], optimizer, recipe)
+        self.task, self.cell, self.optimizer = task, cell, optimizer
+        self.annealed, self.shape = recipe != "documented", "linear" if recipe == "linear" else "cosine"
         self.model, self.forwards = task.model, 0
         with contextlib.redirect_stdout(None):
             self.own = self.made([p for p in task.model.parameters() if p.requires_grad])
@@ -79,7 +84,7 @@ class Rival(Scheduled):
     def schedules(self) -> list[Any]:
         """What anneals it."""
         steps = self.cell.steps
-        return [glyder.AnnealedLR(self.own, steps, warmup=warmup_steps("glyder", steps))]
+        return [glyder.AnnealedLR(self.own, steps, self.shape, warmup=warmup_steps("glyder", steps))]
 
     @property
     def group(self) -> dict[str, Any]:
@@ -169,7 +174,7 @@ class DoG(Rival):
         return getattr(kinds, self.kind)(parameters, reps_rel=1e-4 if normalised(self.model) else 1e-6)
 
     def schedules(self) -> list[Any]:
-        return [glyder.AnnealedLR(self.own, self.cell.steps)]
+        return [glyder.AnnealedLR(self.own, self.cell.steps, self.shape)]
 
     def step(self, loss: Tensor) -> None:
         super().step(loss)
@@ -265,7 +270,7 @@ class GeN(Rival):
 
     def schedules(self) -> list[Any]:
         steps, unit = self.cell.steps, torch.optim.SGD([torch.zeros(1)], lr=1.0)
-        return [glyder.AnnealedLR(unit, steps, warmup=warmup_steps("glyder", steps))]
+        return [glyder.AnnealedLR(unit, steps, self.shape, warmup=warmup_steps("glyder", steps))]
 
     def step(self, loss: Tensor) -> None:
         if self.count % EVERY == EVERY - 1:

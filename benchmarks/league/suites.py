@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 
 from benchmarks.league import ablations, cost, family, plan, rivals, train
 from benchmarks.league.drive import Execute, drive
-from benchmarks.league.methods import RECIPES
 from benchmarks.league.store import Store
 from benchmarks.league.tuning import Study
 from benchmarks.league.workload import Cell
@@ -71,8 +70,8 @@ class Full(Suite):
             "sigma": lambda: self._variants("glyder", "scale", SIGMAS, SHAPED),
             "starting rate": lambda: self._variants("glyder", "start", STARTS, STARTED),
             "constant rate": lambda: self._variants("plain", "peak", STARTS, STARTED),
-            "rivals": lambda: self._recipes(self._plain(), rivals.CLASS),
-            "family": lambda: self._recipes(self._among(SHAPED), family.CLASS),
+            "rivals": lambda: self._recipes(self._plain(), rivals.CLASS, rivals.HORIZON),
+            "family": lambda: self._recipes(self._among(SHAPED), family.CLASS, family.HORIZON),
         }
         stages = [*super().stages(), *(Stage(name, studies, self.store) for name, studies in found.items())]
         beside = Store(cost.path(self.store.path.parent))
@@ -102,11 +101,15 @@ class Full(Suite):
     def _variants(self, method: str, name: str, values: Sequence[float], names: Sequence[str]) -> list[Study]:
         return [plan.variants(cell, o, method, [{name: v} for v in values]) for cell, o in self._among(names)]
 
-    def _recipes(self, pairs: list[tuple[Cell, str]], beside: Mapping[str, tuple[str, ...]]) -> list[Study]:
-        """The better recipe of each method, on the pairs whose optimizer it stands beside."""
-        options = [{"recipe": r} for r in RECIPES]
+    def _recipes(
+        self,
+        pairs: list[tuple[Cell, str]],
+        beside: Mapping[str, tuple[str, ...]],
+        recipes: Mapping[str, Collection[str]],
+    ) -> list[Study]:
+        """The best recipe of each method, on the pairs whose optimizer it stands beside."""
         return [
-            plan.best_of(cell, o, name, options, self.store, plan.RIVAL_SEEDS)
+            plan.best_of(cell, o, name, [{"recipe": r} for r in recipes[name]], self.store, plan.RIVAL_SEEDS)
             for cell, o in pairs
             for name, optimizers in beside.items()
             if o in optimizers

@@ -11,11 +11,11 @@
  *   m_t = S_t/W_t,  S_t = beta S_{t-1} + v_t,  W_t = beta W_{t-1} + 1,  beta = 1 - 1/memory
  *
  * A single odd batch is not a divergence.  A gradient that stays large for good becomes history, and the halved rate
- * allows for twice the gradient: the brake acts a few times at most.  One that keeps growing by more than a factor
- * `limit` in `rise` updates keeps it on; without that bound a run that diverges slowly takes the reference along.  No
- * history, no brake: the first `memory` gradients are only watched.  Gradients of zero say nothing of the scale and are
- * left out.  One that is not finite means SKIP: the rate stays, and it is counted in `bad`.  A rate that is not finite
- * means SKIP, too, and changes nothing.
+ * allows for twice the gradient: the brake acts two or three times for each factor of ten.  One that keeps growing by
+ * more than a factor `limit` in `rise` updates keeps it on; without that bound a run that diverges slowly takes the
+ * reference along, as it still does below it.  No history, no brake: the first `memory` gradients are only watched.
+ * Gradients of zero say nothing of the scale and are left out.  One that is not finite means SKIP: the rate stays, and
+ * it is counted in `bad`.  A rate that is not finite means SKIP, too, and changes nothing.
  *
  * The method and its constants are ours.  log is the C library's, and only comparisons hang on its last bit.
  *

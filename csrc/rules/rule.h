@@ -46,6 +46,7 @@ enum gl_action {
     X(at_max, "the rate was lowered to its upper bound")                                                               \
     X(growth_limited, "the rate wanted to rise faster than it may")                                                    \
     X(spike, "the gradient is far longer than usual")                                                                  \
+    X(held, "momentum still holds a gradient that was far longer than usual")                                          \
     X(braked, "the gradient has grown far beyond its history")                                                         \
     X(not_found, "no rate that was tried lowers the loss enough")                                                      \
     X(undecided, "the evidence is not enough yet, and the rate stays")                                                 \

@@ -18,16 +18,18 @@
  */
 #include "rule.h"
 
+#include <float.h>
 #include <math.h>
+
+#define TELLING 0.01 /* a rate that is held down by less than that is not worth a word */
 
 #define CONFIG(X)                                                                                                      \
     X(limit, 1.5, 1, INFINITY, GL_CLOSED)                                                                              \
     X(clip, 3, 1, INFINITY, GL_CLOSED)                                                                                 \
     X(memory, 20, 1, INFINITY, GL_OPEN_UPPER)                                                                          \
-    X(quiet, 6, 1, INFINITY, GL_OPEN_UPPER)                                                                            \
-    X(hold, 0, 0, 1, GL_OPEN_UPPER)
+    X(quiet, 6, 1, INFINITY, GL_OPEN_UPPER)
 /* `run` is the length of the run, negative for a run of short gradients; `recent` is the mean of their squares.
- * `less` is 1 - f: it vanishes where f would stop a rounding below 1. */
+ * `less` is 1 - f, kept by itself: f would stop a rounding below 1. */
 #define STATE(X)                                                                                                       \
     X(square, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
     X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
@@ -57,7 +59,8 @@ static void remember(const struct gl_spike_config *c, struct gl_spike_state *x, 
     double share = fmax(1 / (x->count + 1), 1 / c->memory), length;
 
     if (x->square <= 0) {
-        *x = (struct gl_spike_state){.square = gg, .count = 1, .less = x->less};
+        x->square = gg;
+        x->count = 1;
         return;
     }
     follow(x, gg > most ? 1 : gg < least ? -1 : 0, gg);
@@ -71,22 +74,29 @@ static void remember(const struct gl_spike_config *c, struct gl_spike_state *x, 
 static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
     const struct gl_spike_config *c = config;
     struct gl_spike_state *x = state;
-    double now = 1, held = c->hold * x->less;
+    double now = 1, held;
 
-    if (!isfinite(s->gg) || s->gg < 0 || !isfinite(s->rate))
+    if (!isfinite(s->gg) || s->gg < 0 || !isfinite(s->rate) || !isfinite(s->hold))
         return gl_skip(GL_REASON_not_finite);
+    if (s->hold < 0 || s->hold >= 1)
+        return gl_skip(GL_REASON_out_of_range);
+    held = s->hold * x->less;
+    if (held < DBL_EPSILON / 4)
+        held = 0;
     if (s->gg > 0 && x->count >= c->quiet && x->square > 0)
         now = fmin(1, c->limit * sqrt(x->square / s->gg));
     x->less = fmax(held, 1 - now);
     if (s->gg > 0)
         remember(c, x, s->gg);
-    return gl_keep(s->rate * fmin(1 - held, now), now < 1 ? GL_REASON_spike : GL_REASON_kept);
+    return gl_keep(s->rate * fmin(1 - held, now), now < 1          ? GL_REASON_spike
+                                                  : held > TELLING ? GL_REASON_held
+                                                                   : GL_REASON_kept);
 }
 
 const struct gl_rule gl_rule_spike = {
     .name = "spike",
     .about = "Stage: makes an update with a far longer gradient than usual at a smaller rate.",
-    .needs = GL_HAVE(rate) | GL_HAVE(gg),
+    .needs = GL_HAVE(rate) | GL_HAVE(gg) | GL_HAVE(hold),
     .config = config_fields,
     .configs = GL_COUNT_OF(config_fields),
     .state = state_fields,

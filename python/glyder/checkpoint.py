@@ -64,7 +64,10 @@ def restore(scheduler: GlyderLR, state: dict[str, Any]) -> None:
     """Inverse of :func:`state_of`, into a scheduler of the same optimizers. The state is copied, not kept."""
     version = state.get("version")
     if version != STATE_VERSION:
-        raise ValueError(f"this state has version {version!r}, and this glyder reads version {STATE_VERSION}")
+        raise ValueError(
+            f"load_state_dict: this state has version {version!r}, and this glyder reads version {STATE_VERSION}: "
+            "finish the run with the release that saved it"
+        )
     groups, here = [len(r) for r in state["ratios"]], [len(o.param_groups) for o in scheduler.optimizers]
     if groups != here:
         raise ValueError(f"the state is of optimizers with {groups} parameter groups, these have {here}")

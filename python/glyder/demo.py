@@ -1,8 +1,8 @@
 """``python -m glyder demo``: real networks, no learning rate given, next to the best of a tuned grid.
 
-The rival is strong on purpose: the same schedule, warm-up and linear decay, the best of seven peaks half a decade apart,
-chosen on a validation split over several seeds. Both are then run on fresh seeds with the same initial weights and
-the same order of the data, and compared on the test split.
+The rival is strong on purpose: the same schedule, warm-up and linear decay, its peak the best of seven half a decade
+apart, chosen on a validation split over several seeds. Both are then run on fresh seeds with the same initial weights
+and the same order of the data, and compared on the test split.
 """
 
 from __future__ import annotations

@@ -32,12 +32,12 @@ from glyder.history import FIELDS, TEXTS, History
 from glyder.measure import inner_products
 from glyder.meter import Meter
 from glyder.outputs_loss import EstimatorError
-from glyder.recipe import FIRST_UPDATES, PATIENCE, farther, recipe, release
+from glyder.recipe import FIRST_UPDATES, PATIENCE, farther, held, recipe, release
 from glyder.replicas import Replicas
 from glyder.same_step import check_linear, step_anew
 from glyder.sampling import Sampler
 from glyder.scopes import adopt
-from glyder.support import natural_rate, repeated
+from glyder.support import natural_rate
 
 
 class GlyderLR(Scheduler):
@@ -214,8 +214,7 @@ class GlyderLR(Scheduler):
         self._rule_config = {"sigma": scale, "memory": memory}
         half = any(p.dtype.itemsize < 4 for p in self.model.parameters())
         limits = {"min_lr": min_lr, "max_lr": max_lr}, {"max_growth": max_growth}
-        hold = max(repeated(group) for o in self.optimizers for group in o.param_groups)
-        self._rules = recipe(self._rule_config, *limits, half=half, loose=self._same_step, hold=hold)
+        self._rules = recipe(self._rule_config, *limits, half=half, loose=self._same_step)
         self._local = _core.Rule("glyder", sigma=1.0, memory=1.0)
 
     # ---- an update
@@ -281,7 +280,7 @@ class GlyderLR(Scheduler):
         if self.updates == self.warmup and self.refresh == "window":
             self._reasons["released"] += release(self._rules["brake"], self.warmup)
         self._stage("brake", rate=1.0, gg=gg)
-        spike = self._stage("spike", rate=1.0, gg=gg)
+        spike = self._stage("spike", rate=1.0, gg=gg, hold=held(self._rules["spike"], self.optimizers, self._ratios))
         if self._base is None:
             if self._rate == 0.0:
                 self._rate = self._first_rate(gg, [p for _, p in self._with_gradients()])

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from glyder.descent import GlyderLR
 
 
+USUAL = ("kept", "first", "growth_limited", "spike", "held")
+"""Reasons that are no news, or told of in a sentence of their own."""
+
+
 def explain(scheduler: GlyderLR) -> str:
     """What the scheduler found so far and what it means. See :meth:`glyder.GlyderLR.explain`."""
     history = scheduler.history
@@ -28,7 +32,7 @@ def explain(scheduler: GlyderLR) -> str:
                 "the outputs (clipped, rescaled or summed over several passes, or a loss with other terms): the "
                 "outputs' slope was taken."
             )
-    unusual = {r: c for r, c in scheduler.reasons.items() if r not in ("kept", "first", "growth_limited", "spike")}
+    unusual = {r: c for r, c in scheduler.reasons.items() if r not in USUAL}
     if unusual:
         lines.append("Also: " + ", ".join(f"{reason} {count} times" for reason, count in unusual.items()) + ".")
     if scheduler.skipped:
@@ -47,9 +51,10 @@ def _found(scheduler: GlyderLR) -> str:
     if scheduler._base is None:
         return "No scale has been found yet: the loss did not fall along the measured directions."
     rates = ", ".join(f"{float(rate):.3g}" for rate in scheduler.get_last_lr())
-    spikes = scheduler.reasons.get("spike", 0)
+    spikes, held = (scheduler.reasons.get(reason, 0) for reason in ("spike", "held"))
+    after = f", and {held} more while momentum held such a gradient" if held else ""
     shortened = (
-        f" {spikes} updates with a far longer gradient than usual were made at a smaller rate." if spikes else ""
+        f" {spikes} updates with a far longer gradient than usual were made at a smaller rate{after}." if spikes else ""
     )
     now = f"with warm-up and {scheduler.anneal} annealing now {rates}"
     return f"Base learning rate {scheduler._base:.3g}; {now}.{shortened}"

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+from torch.optim import Optimizer
 
 from glyder import _core
+from glyder.support import repeated
 
 VISIBLE, VISIBLE_HALF = 1e-3, 1e-2
 """Relative displacement that the first updates aim at: what the parameters' dtype can carry with some digits."""
@@ -19,20 +23,19 @@ PATIENCE = 3
 """Measurements that may fail before the first good one; then the reason is raised."""
 
 
+LONGEST_HOLD = 0.9
+"""Nothing above was tried: of longer memories a single gradient is a small part, and the noise of many would hold the
+rate down for good."""
+
+
 def recipe(
-    glyder: dict[str, float],
-    bounds: dict[str, float],
-    growth: dict[str, float],
-    *,
-    half: bool,
-    loose: bool,
-    hold: float,
+    glyder: dict[str, float], bounds: dict[str, float], growth: dict[str, float], *, half: bool, loose: bool
 ) -> dict[str, _core.Rule]:
     """By name, for the options of three of them. ``half``: some parameters are in half precision. ``loose``: the rate
-    may rise by ``max_growth`` at any time. ``hold``: the share of an update that momentum repeats in the next."""
+    may rise by ``max_growth`` at any time."""
     return {
         "scale": _core.Rule("scale", sigma=glyder["sigma"]),
-        "spike": _core.Rule("spike", hold=hold),
+        "spike": _core.Rule("spike"),
         "glyder": _core.Rule("glyder", **glyder),
         "start": _core.Rule("start", visible=VISIBLE_HALF if half else VISIBLE),
         "bounds": _core.Rule("bounds", **bounds),
@@ -41,11 +44,21 @@ def recipe(
     }
 
 
+def held(spike: _core.Rule, optimizers: Sequence[Optimizer], ratios: Sequence[Sequence[float]]) -> float:
+    """The share of an update that momentum repeats in the next, of the groups that are trained; asked for where the
+    stage remembers a spike alone."""
+    if spike.state["less"] == 0:
+        return 0.0
+    groups = ((o, zip(o.param_groups, of, strict=True)) for o, of in zip(optimizers, ratios, strict=True))
+    betas = (repeated(o, group) for o, pairs in groups for group, ratio in pairs if ratio > 0)
+    return min(LONGEST_HOLD, max(betas, default=0.0))
+
+
 def release(brake: _core.Rule, window: int) -> bool:
     """At the end of the window; whether there was a brake to release.
 
     What was measured since it acted has seen the steeper curvature itself, and the scale must not pay twice; but
-    where it acted in the second half, hardly anything has been measured since.
+    where it acted in the second half there was little time for that.
     """
     state = brake.state
     if state["factor"] == 1 or 2 * state["since"] < window:

@@ -439,7 +439,8 @@ class RuleLR(Scheduler):
     def _check_state(self, saved: dict[str, Any]) -> None:
         if saved.get("version") != STATE_VERSION:
             raise ValueError(
-                f"this state has version {saved.get('version')!r}, and this glyder reads version {STATE_VERSION}"
+                f"this state has version {saved.get('version')!r}, and this glyder reads version {STATE_VERSION}: "
+                "finish the run with the release that saved it"
             )
         if saved.get("rule") != self.RULE:
             raise ValueError(

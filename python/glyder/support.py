@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 _OWN_RATE = "it sets a step size of its own and would not follow"
@@ -42,6 +43,9 @@ DECOUPLED = frozenset({"AdamW", "Muon", "Adafactor", "Lion"})
 
 _LATE = frozenset({"LBFGS"})
 """Optimizers that read the rate before they call the closure: a new rate acts one update later."""
+
+_OTHER_BETAS = frozenset({"RMSprop", "AdamWScheduleFree", "RAdamScheduleFree"})
+"""Optimizers whose ``betas``, where they have any, do not begin with that of a momentum."""
 
 _SUMMED = frozenset({"SGD", "RMSprop"})
 """Optimizers with a momentum buffer that is a plain sum, neither bias-corrected nor normalised."""
@@ -111,11 +115,12 @@ def gradient_weight(optimizer: Optimizer, group: dict[str, Any]) -> float:
     return max(1.0 - float(group.get("dampening", 0.0)), 0.0) / (1.0 - beta)
 
 
-def repeated(group: dict[str, Any]) -> float:
+def repeated(optimizer: Optimizer, group: dict[str, Any]) -> float:
     """The share of an update that is in the next one, too: beta of the momentum, or the first of ``betas``; or 0."""
-    betas = group.get("betas")
-    beta = max(float(group.get("momentum") or 0.0), float(betas[0]) if betas else 0.0)
-    return beta if 0 < beta < 1 else 0.0
+    betas = () if _is_one_of(optimizer, _OTHER_BETAS) else group.get("betas")
+    first = betas[:1] if isinstance(betas, (tuple, list, Tensor)) else ()
+    found = [float(b) for b in (group.get("momentum"), *first) if isinstance(b, (int, float, Tensor))]
+    return max((beta for beta in found if 0 < beta < 1), default=0.0)
 
 
 def gathered(optimizer: Optimizer, group: dict[str, Any], updates: int) -> float:

@@ -16,7 +16,7 @@ from torch import nn
 from benchmarks.league import data, family, rivals, train
 from benchmarks.league.dry import missing
 from benchmarks.league.family import CLASS, FAMILY, WINDOW, Member
-from benchmarks.league.methods import RECIPES, makers
+from benchmarks.league.methods import makers
 from benchmarks.league.pairs import League
 from benchmarks.league.plan import RIVAL_SEEDS
 from benchmarks.league.promises import promises
@@ -31,6 +31,7 @@ from glyder.catalogue import facts_of
 
 from .made import cell, line, played, times
 
+RECIPES = ("documented", "annealed")
 STEPS = 2 * WINDOW + 10
 """The first change of a rate that waits for windows is at the end of the second."""
 PASSES = {"adgd": 3 * (STEPS - 1), "armijo": STEPS, "autosgd": 7 * (STEPS - 1)}
@@ -119,6 +120,9 @@ def test_names() -> None:
         assert name == facts_of(member.kind).rule
         assert knows(name, "annealed")
         assert not knows(name, "documented")
+        assert tuple(family.HORIZON[name]) == RECIPES
+    assert knows("glyder scale=2", "")
+    assert not knows("glyder horizon=False", "")
 
 
 def test_each_is_keyed_by_its_own_code(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,9 @@ decimal arithmetic of 50 digits. Slow, and of no use but to compare with. Statis
 ones is not described here.
 """
 
+import itertools
 import math
+import operator
 from decimal import Decimal, getcontext
 
 getcontext().prec = 50
@@ -129,11 +131,10 @@ class Growth:
 
 
 class Spike:
-    def __init__(
-        self, limit: float = 1.5, clip: float = 3.0, memory: float = 20.0, quiet: float = 6.0, hold: float = 0.0
-    ) -> None:
-        self.limit, self.clip, self.memory, self.quiet, self.hold = limit, clip, memory, quiet, hold
+    def __init__(self, limit: float = 1.5, clip: float = 3.0, memory: float = 20.0, quiet: float = 6.0) -> None:
+        self.limit, self.clip, self.memory, self.quiet = limit, clip, memory, quiet
         self.factors: list[float] = []
+        self.holds: list[float] = []
         self.norms: list[float] = []  # of the history, clipped
         self.run: list[float] = []  # as they are
         self.longer = False  # what the run is
@@ -145,15 +146,18 @@ class Spike:
             mean += max(1 / (t + 1), 1 / self.memory) * (norm**2 - mean)
         return math.sqrt(mean)
 
-    def update(self, rate: float, gg: float) -> Verdict:
+    def update(self, rate: float, gg: float, hold: float) -> Verdict:
         norm, usual = math.sqrt(gg), self.usual()
         limited = len(self.norms) >= self.quiet and norm > self.limit * usual
         # what is left of each factor so far, and the one of now
-        back = [1 - self.hold**k * (1 - f) for k, f in enumerate(reversed(self.factors), 1)]
+        self.holds.append(hold)
+        left = list(itertools.accumulate(reversed(self.holds), operator.mul))
+        back = min([1.0, *(1 - rest * (1 - f) for rest, f in zip(left, reversed(self.factors), strict=False))])
         self.factors.append(self.limit * usual / norm if limited else 1.0)
         if norm > 0:
             self.remember(norm, usual)
-        return rate * min([self.factors[-1], *back]), "keep", "spike" if limited else "kept"
+        reason = "spike" if limited else "held" if back < 0.99 else "kept"
+        return rate * min(self.factors[-1], back), "keep", reason
 
     def remember(self, norm: float, usual: float) -> None:
         if not self.norms:

@@ -211,9 +211,9 @@ def test_growth_without_a_previous_rate_is_free() -> None:
         assert _core.Rule("growth").update(rate=5.0, previous=previous) == (5.0, "keep", "kept")
 
 
-def spike_after(norms: list[float], **config: float) -> list[float]:
-    rule = _core.Rule("spike", **config)
-    return [rule.update(rate=1.0, gg=norm**2)[0] for norm in norms]
+def spike_after(norms: list[float], hold: float = 0.0) -> list[float]:
+    rule = _core.Rule("spike")
+    return [rule.update(rate=1.0, gg=norm**2, hold=hold)[0] for norm in norms]
 
 
 def test_spike_limits_to_the_usual_length() -> None:
@@ -222,11 +222,31 @@ def test_spike_limits_to_the_usual_length() -> None:
 
 def test_spike_holds_the_rate_down_as_long_as_momentum_holds_the_gradient() -> None:
     """1 - f falls as beta^t, also over gradients of zero, and vanishes; the next spike starts from there."""
-    beta, after = 0.9, spike_after([1.0] * 40 + [1e6] + [0.0] * 5 + [1.0] * 500 + [2.0], hold=0.9)
-    missing = [1 - beta**k * (1 - 1.5e-6) for k in range(40)]
-    assert after[40:80] == pytest.approx(missing, rel=1e-12)
+    after = spike_after([1.0] * 40 + [1e6] + [0.0] * 5 + [1.0] * 500 + [2.0], hold=0.9)
+    # 1e-12: 40 products, each within a rounding
+    assert after[40:80] == pytest.approx([1 - 0.9**k * (1 - 1.5e-6) for k in range(40)], rel=1e-12)
     assert after[-2] == 1.0
+    # 1e-3: the usual length, of a memory of 20, is still 1e-5 above 1
     assert after[-1] == pytest.approx(0.75, rel=1e-3)
+
+
+def test_a_held_spike_outlives_its_history() -> None:
+    """Norms that are a thousand times longer for good become the history after 20; from there the rate comes back."""
+    after = spike_after([1.0] * 40 + [1e3] * 60, hold=0.9)
+    usual = next(t for t in range(41, 100) if after[t] > after[t - 1] * 1.5)
+    assert usual <= 61
+    for t in range(usual, 100):
+        # 1e-9: what is held is 1 - f, so that a small f has lost digits
+        assert after[t] == pytest.approx(1 - 0.9 ** (t - usual + 1) * (1 - after[usual - 1]), rel=1e-9)
+
+
+@pytest.mark.parametrize("hold", [-0.1, 1.0, 2.0])
+def test_spike_takes_no_impossible_hold(hold: float) -> None:
+    assert _core.Rule("spike").update(rate=1, gg=1, hold=hold) == (0.0, "skip", "out_of_range")
+
+
+def test_spike_holds_nothing_that_is_not_finite() -> None:
+    assert _core.Rule("spike").update(rate=1, gg=1, hold=math.nan)[1] == "skip"
 
 
 def test_spike_leaves_gradients_of_zero_out() -> None:
@@ -285,8 +305,9 @@ def test_brake_acts_on_a_divergence_and_rests() -> None:
 
 
 @pytest.mark.parametrize("growth", [1.05, 1.1, 1.3])
-def test_brake_is_not_taken_along_by_a_slow_divergence(growth: float) -> None:
-    """The reference rises by log(4)/20 an update, and by log 2 at each halving, which must make up for the rest."""
+def test_brake_on_a_slow_divergence(growth: float) -> None:
+    """The reference rises by log(4)/20 an update, which a slower divergence takes along, and by log 2 at each halving,
+    which makes up for the rest of a faster one."""
     updates = 400
     factor = brake_after([1.0] * 30 + [growth**t for t in range(updates)])[-1]
     most = (updates * math.log(growth) - math.log(4)) / math.log(2) + 1

@@ -11,7 +11,7 @@ import torch
 
 import glyder
 from glyder.displacement import Ages, by_group
-from glyder.support import gathered, young
+from glyder.support import gathered, repeated, young
 
 from .problems import mlp, train
 
@@ -155,6 +155,46 @@ def test_a_spike_is_over_when_momentum_has_forgotten_it() -> None:
     for k in range(1, 6):
         # 1e-12: a few roundings; another spike would make it less
         assert rates[30 + k] == pytest.approx(base * (1 - 0.5**k * (1 - spike)), rel=1e-12)
+
+
+def test_what_momentum_repeats() -> None:
+    """Beta of SGD and of Adam's kin; nothing of an optimizer without, nor of what cannot be read as one."""
+
+    def of(kind: Any = torch.optim.SGD, **group: Any) -> float:
+        return repeated(kind([torch.zeros(1, requires_grad=True)], lr=1.0), group)
+
+    class RMSprop(torch.optim.SGD):
+        """Some have (alpha, momentum) for ``betas``."""
+
+    assert of(momentum=0.9) == 0.9
+    assert of(momentum=torch.tensor(0.5)) == 0.5
+    assert of(betas=(0.95, 0.99)) == of(betas=[0.95]) == 0.95
+    assert of(betas=torch.tensor([0.5, 0.99])) == 0.5
+    assert of(betas=(0.5, 0.99), momentum=0.25) == 0.5
+    for nothing in ({}, {"momentum": 0}, {"momentum": None}, {"betas": None}, {"betas": ()}, {"betas": (None, 0.9)}):
+        assert of(**nothing) == 0
+    for odd in ({"betas": 0.9}, {"betas": {"a": 0.9}}, {"momentum": "0.9"}, {"momentum": 1.0}, {"momentum": math.nan}):
+        assert of(**odd) == 0
+    assert of(RMSprop, betas=(0.99, 0.0)) == 0
+
+
+def test_momentum_is_read_at_every_update() -> None:
+    """Of the groups that are trained; no more than nine tenths."""
+    model, optimizer, scheduler = _make(beta=0.5, anneal=None)
+    optimizer.add_param_group({"params": [torch.zeros(1, requires_grad=True)], "lr": 0.0, "betas": (0.8, 0.999)})
+
+    def odd(t: int) -> None:
+        optimizer.param_groups[0]["betas"] = (0.5 if t < 32 else 0.99, 0.999)
+        if t == 30:
+            for p in model.parameters():
+                p.grad.mul_(1e6)
+
+    rates = _rates(model, optimizer, scheduler, 34, odd)
+    base = scheduler.history["base"][-1]
+    less = [1 - rate / base for rate in rates[30:]]
+    # 1e-9: of 1 - rate/base, whose digits the subtraction costs
+    assert less[1] / less[0] == pytest.approx(0.5, rel=1e-9)
+    assert less[2] / less[1] == pytest.approx(0.9, rel=1e-9)
 
 
 def test_one_odd_batch_does_not_brake() -> None:
