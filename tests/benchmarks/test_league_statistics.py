@@ -73,6 +73,19 @@ def test_ten_percent_worse_everywhere(tmp_path: Path) -> None:
     assert found["measured_cost"] == {"time": None, "memory": None}
 
 
+def test_what_fine_tuning_forgets(tmp_path: Path) -> None:
+    """Where a run has no error on old classes, or one seed has not, nothing is told."""
+    cells = [cell("a"), cell("b")]
+    store = played(tmp_path / "runs.jsonl", cells, times(1.1))
+    for r in store.records.values():
+        if "test" in r and (r["cell"] == "a" or r["seed"] > 1):
+            r["test"]["old_error"] = 0.5 if r["method"] == "glyder" else 0.25 * (r["seed"] % 2)
+    rows = told(store, cells)["cells"]
+    assert [row["old_error"] for row in rows] == [{"tuned": 0.15, "glyder": 0.5}, {}]
+    assert report.forgotten(rows).endswith(": a SGD tuned 15.0 %, glyder 50.0 %.")
+    assert report.forgotten(rows[1:]) == ""
+
+
 def test_regret_is_measured_by_the_valley(tmp_path: Path) -> None:
     """A symmetric valley: its bottom is the tuned loss, 0.52 on seeds A, and a step off costs 0.05."""
     found = told(played(tmp_path / "runs.jsonl", [cell("a")], times(1.1)), [cell("a")])
