@@ -19,7 +19,7 @@
     X(dd, "||delta_t||^2")                                                                                             \
     X(lr, "learning rate that delta_t was made with")                                                                  \
     X(young, "weight that a momentum buffer has gathered, 1 - beta^t; 1 without momentum")                             \
-    X(hold, "share of an update that the next one repeats, beta; 0 without momentum")                                  \
+    X(hold, "share of an update that the next one repeats: beta, at most 0.9; 0 without momentum")                     \
     X(reach, "squared length that all steps of one gradient come to at a rate of 1; ||d||^2 without momentum")         \
     X(energy, "sum of the squared schedule factors over the whole run")                                                \
     X(xx, "||x||^2")                                                                                                   \

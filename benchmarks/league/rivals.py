@@ -1,4 +1,4 @@
-"""The released packages that promise the same, each by three recipes.
+"""The released packages that promise the same, each by three recipes, Schedule-Free by two.
 
 ``"documented"`` is what README or paper recommend, with a constant factor where they leave the schedule to the user;
 ``"annealed"`` adds a cosine to zero behind a warm-up of glyder's length, or what comes closest to it, and ``"linear"``
@@ -162,7 +162,7 @@ class DAdaptation(Rival):
 
 
 class DoG(Rival):
-    """lr = 1 and averaging by polynomial decay; annealed: a cosine without warm-up, for its steps start tiny."""
+    """lr = 1 and averaging by polynomial decay; the schedules without warm-up, for its steps start tiny."""
 
     name = "dog"
     kind: ClassVar = "DoG"

@@ -14,7 +14,8 @@
  * `quiet` updates are the least that it takes, and `memory` updates are enough.
  *
  * Nothing is limited during the first `quiet` updates, which have no history to compare with.  Gradients of zero say
- * nothing of the scale and are left out.  The method and its constants are ours.  It never raises a rate.
+ * nothing of the scale and are left out.  A gradient, a rate or a `hold` that is not finite means SKIP, as does a
+ * `hold` outside of [0, 1), and changes nothing.  The method and its constants are ours.  It never raises a rate.
  */
 #include "rule.h"
 
@@ -29,7 +30,7 @@
     X(memory, 20, 1, INFINITY, GL_OPEN_UPPER)                                                                          \
     X(quiet, 6, 1, INFINITY, GL_OPEN_UPPER)
 /* `run` is the length of the run, negative for a run of short gradients; `recent` is the mean of their squares.
- * `less` is 1 - f, kept by itself: f would stop a rounding below 1. */
+ * `less` is 1 - f, kept by itself: f would stop a rounding below 1.  It is 0 once it no longer shows in 1 - less. */
 #define STATE(X)                                                                                                       \
     X(square, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
     X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \

@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from glyder.measure import inner_products
 from glyder.support import acts_late, check_optimizer
 
-STATE_VERSION = 3
+STATE_VERSION = 4
 
 
 class GlyderWarning(UserWarning):

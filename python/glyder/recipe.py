@@ -45,13 +45,17 @@ def recipe(
 
 
 def held(spike: _core.Rule, optimizers: Sequence[Optimizer], ratios: Sequence[Sequence[float]]) -> float:
-    """The share of an update that momentum repeats in the next, of the groups that are trained; asked for where the
-    stage remembers a spike alone."""
+    """The share of an update that momentum repeats in the next, the most among the groups that are trained.
+
+    Asked for only while the stage remembers a spike.
+    """
     if spike.state["less"] == 0:
         return 0.0
     groups = ((o, zip(o.param_groups, of, strict=True)) for o, of in zip(optimizers, ratios, strict=True))
-    betas = (repeated(o, group) for o, pairs in groups for group, ratio in pairs if ratio > 0)
-    return min(LONGEST_HOLD, max(betas, default=0.0))
+    trained = (
+        (o, g) for o, of in groups for g, ratio in of if ratio > 0 and any(p.grad is not None for p in g["params"])
+    )
+    return min(LONGEST_HOLD, max((repeated(o, g) for o, g in trained), default=0.0))
 
 
 def release(brake: _core.Rule, window: int) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import Tensor
 from torch.optim import Optimizer
 
 _OWN_RATE = "it sets a step size of its own and would not follow"
@@ -44,7 +43,7 @@ DECOUPLED = frozenset({"AdamW", "Muon", "Adafactor", "Lion"})
 _LATE = frozenset({"LBFGS"})
 """Optimizers that read the rate before they call the closure: a new rate acts one update later."""
 
-_OTHER_BETAS = frozenset({"RMSprop", "AdamWScheduleFree", "RAdamScheduleFree"})
+_OTHER_BETAS = frozenset({"RMSprop", "RMSprop8bit", "RMSprop32bit"})
 """Optimizers whose ``betas``, where they have any, do not begin with that of a momentum."""
 
 _SUMMED = frozenset({"SGD", "RMSprop"})
@@ -116,11 +115,23 @@ def gradient_weight(optimizer: Optimizer, group: dict[str, Any]) -> float:
 
 
 def repeated(optimizer: Optimizer, group: dict[str, Any]) -> float:
-    """The share of an update that is in the next one, too: beta of the momentum, or the first of ``betas``; or 0."""
-    betas = () if _is_one_of(optimizer, _OTHER_BETAS) else group.get("betas")
-    first = betas[:1] if isinstance(betas, (tuple, list, Tensor)) else ()
-    found = [float(b) for b in (group.get("momentum"), *first) if isinstance(b, (int, float, Tensor))]
+    """The share of an update that is in the next one, too: beta of the momentum, or the first of ``betas``; or 0.
+
+    What Schedule-Free optimizers call so is the weight of an average, and what is no number is no beta.
+    """
+    if any("ScheduleFree" in c.__name__ for c in type(optimizer).__mro__):
+        return 0.0
+    betas = None if _is_one_of(optimizer, _OTHER_BETAS) else group.get("betas")
+    found = (_number(group.get("momentum")), _number(betas, 0))
     return max((beta for beta in found if 0 < beta < 1), default=0.0)
+
+
+def _number(value: Any, *index: int) -> float:
+    """A number, or that at ``index`` of a sequence; 0 where there is none."""
+    try:
+        return float(value[index[0]] if index else value)
+    except (TypeError, ValueError, LookupError, RuntimeError):
+        return 0.0
 
 
 def gathered(optimizer: Optimizer, group: dict[str, Any], updates: int) -> float:

@@ -181,3 +181,28 @@ def test_stage(tmp_path: Path) -> None:
     chosen = [run for run in found if run.seed in RIVAL_SEEDS]
     assert len(found) - len(chosen) == len(list(itertools.product(BESIDE, RECIPES)))
     assert len(chosen) == len(BESIDE) * len(RIVAL_SEEDS)
+
+
+def test_rivals_have_the_linear_decay_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Schedule-Free has nothing to anneal; of the others the factor half way tells the schedules apart."""
+    for name, recipes in rivals.HORIZON.items():
+        assert tuple(recipes) == ("documented", "annealed", *(() if name == "schedulefree" else ("linear",)))
+
+    class Plain(rivals.Rival):
+        name, copies = "dog", {"SGD": 0}
+
+        def made(self, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+            return torch.optim.SGD(parameters, lr=1.0)
+
+    few = dataclasses.replace(cells()["digits-mlp"], steps=40)
+    rates = {}
+    for how in ("documented", "annealed", "linear"):
+        task = few.build(101)
+        method = Plain(task, few, "SGD", how)
+        rates[how] = [method.rate() for _ in train.updates(task, few, method)]
+    half = 10 + 15  # behind a warm-up of a quarter
+    assert set(rates["documented"]) == {1.0}
+    for how in ("annealed", "linear"):
+        # an update of 30 changes a factor by 1/30, the cosine's by pi/2 of that in the middle
+        assert rates[how][half] == pytest.approx(0.5, abs=0.06)
+    assert rates["annealed"][half + 6] < 0.9 * rates["linear"][half + 6]

@@ -226,6 +226,10 @@ def test_spike_holds_the_rate_down_as_long_as_momentum_holds_the_gradient() -> N
     # 1e-12: 40 products, each within a rounding
     assert after[40:80] == pytest.approx([1 - 0.9**k * (1 - 1.5e-6) for k in range(40)], rel=1e-12)
     assert after[-2] == 1.0
+    rule = _core.Rule("spike")
+    for norm in [1.0] * 40 + [1e6] + [1.0] * 500:
+        rule.update(rate=1.0, gg=norm**2, hold=0.9)
+    assert rule.state["less"] == 0, "forgotten for good, not small"
     # 1e-3: the usual length, of a memory of 20, is still 1e-5 above 1
     assert after[-1] == pytest.approx(0.75, rel=1e-3)
 

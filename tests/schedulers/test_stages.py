@@ -166,6 +166,9 @@ def test_what_momentum_repeats() -> None:
     class RMSprop(torch.optim.SGD):
         """Some have (alpha, momentum) for ``betas``."""
 
+    class SGDScheduleFree(torch.optim.SGD):
+        """Its momentum is the weight of an average."""
+
     assert of(momentum=0.9) == 0.9
     assert of(momentum=torch.tensor(0.5)) == 0.5
     assert of(betas=(0.95, 0.99)) == of(betas=[0.95]) == 0.95
@@ -173,27 +176,44 @@ def test_what_momentum_repeats() -> None:
     assert of(betas=(0.5, 0.99), momentum=0.25) == 0.5
     for nothing in ({}, {"momentum": 0}, {"momentum": None}, {"betas": None}, {"betas": ()}, {"betas": (None, 0.9)}):
         assert of(**nothing) == 0
-    for odd in ({"betas": 0.9}, {"betas": {"a": 0.9}}, {"momentum": "0.9"}, {"momentum": 1.0}, {"momentum": math.nan}):
+    for odd in (
+        {"betas": 0.9},
+        {"betas": {"a": 0.9}},
+        {"momentum": "much"},
+        {"betas": torch.tensor(0.9)},
+        {"momentum": 1.0},
+        {"momentum": math.nan},
+    ):
         assert of(**odd) == 0
     assert of(RMSprop, betas=(0.99, 0.0)) == 0
+    assert of(SGDScheduleFree, momentum=0.9) == 0
 
 
 def test_momentum_is_read_at_every_update() -> None:
-    """Of the groups that are trained; no more than nine tenths."""
+    """Of the groups that are trained, which neither a rate of 0 nor a lack of gradients is; nine tenths at most."""
     model, optimizer, scheduler = _make(beta=0.5, anneal=None)
-    optimizer.add_param_group({"params": [torch.zeros(1, requires_grad=True)], "lr": 0.0, "betas": (0.8, 0.999)})
+    for lr, frozen in ((0.0, False), (1.0, True)):
+        more = torch.nn.Parameter(torch.zeros(1), requires_grad=not frozen)
+        model.register_parameter(f"more{frozen}", more)
+        optimizer.add_param_group({"params": [more], "lr": lr, "betas": (0.8, 0.999)})
 
     def odd(t: int) -> None:
         optimizer.param_groups[0]["betas"] = (0.5 if t < 32 else 0.99, 0.999)
         if t == 30:
             for p in model.parameters():
-                p.grad.mul_(1e6)
+                if p.grad is not None:
+                    p.grad.mul_(1e6)
 
     rates = _rates(model, optimizer, scheduler, 34, odd)
     base = scheduler.history["base"][-1]
     less = [1 - rate / base for rate in rates[30:]]
     # 1e-9: of 1 - rate/base, whose digits the subtraction costs
     assert less[1] / less[0] == pytest.approx(0.5, rel=1e-9)
+    spikes, held = scheduler.reasons["spike"], scheduler.reasons["held"]
+    assert held >= 2
+    assert f"{spikes} updates with a far longer gradient than usual were made at a smaller rate, and {held} more" in (
+        scheduler.explain()
+    )
     assert less[2] / less[1] == pytest.approx(0.9, rel=1e-9)
 
 
