@@ -264,7 +264,7 @@ def cost(run: Run) -> dict[str, Any]:
     tasks = [cell.build(run.seed) for _ in range(2)]
     torch.manual_seed(run.seed)
     measured = Ablated(tasks[1], cell, run.optimizer, every=1, **run.options, **PUBLISHED)
-    took = in_turn(cell, tasks, [Scheduled(tasks[0], run.optimizer, 1e-3), measured], TIMED)
+    took = in_turn(cell, tasks, [Scheduled(tasks[0], run.optimizer, 1e-3), measured], TIMED, 1)
     step, both = (statistics.quantiles(times[10:], n=4)[0] for times in took)
     forwards = measured.cost()[0] / int(np.isfinite(measured.scheduler.history["curvature"]).sum())
     return {"rate": both / step - 1, "step": step, "measurement": both - step, "forwards": forwards}

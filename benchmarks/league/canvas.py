@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -46,11 +47,11 @@ def panels(count: int) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
-def logarithmic(ax: Axes, which: str) -> None:
-    """A logarithmic axis, ``"x"`` or ``"y"``, with ticks at 1, 2 and 5, written out."""
+def logarithmic(ax: Axes, which: str, ticks: Sequence[float] = (1, 2, 5)) -> None:
+    """A logarithmic axis, ``"x"`` or ``"y"``, with ``ticks`` in each decade, written out."""
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
     axis = ax.xaxis if which == "x" else ax.yaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(LogLocator(subs=ticks))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

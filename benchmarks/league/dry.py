@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from benchmarks.league.store import RESULTS, RUNS, Store
 from benchmarks.league.suites import Stage, Suite
 from benchmarks.league.train import Run
 from benchmarks.league.workload import cells
@@ -37,9 +38,9 @@ def missing(stage: Stage) -> list[Run]:
 
 
 def pace(suite: Suite) -> dict[str, float]:
-    """Seconds an update by cell, from what was run; of any cell as ``""``."""
+    """Seconds an update by cell, from the committed lines and what was run here; of any cell as ``""``."""
     took: dict[str, list[float]] = {}
-    for r in suite.store.records.values():
+    for r in (Store(RESULTS / RUNS).records | suite.store.records).values():
         if r.get("seconds"):
             for name in (r["cell"], ""):
                 took.setdefault(name, []).append(r["seconds"] / r["steps"])

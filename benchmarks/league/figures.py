@@ -62,15 +62,18 @@ def spread(keys: Iterable[tuple[str, str]], league: League, most: int = PANELS) 
 def worth(found: dict[str, Any]) -> Figure | str:
     if not found["pairs"]:
         return "no pair is complete"
-    curve, ours = found["worth_runs"]["expected_best"], found["worth_runs"]["glyder"]
+    curve, ours, kept = found["worth_runs"]["expected_best"], found["worth_runs"]["glyder"], found["steady_ratio"]
     figure, (ax,) = canvas(6, 4)
     k = range(1, len(curve) + 1)
-    ax.plot(k, curve, "o-", color=OTHERS, label="best of k runs on seed 101, peaks drawn from the grid")
+    ax.plot(k, curve, "o-", color=OTHERS, label="best of k runs on one seed, peaks drawn from the grid")
     ax.axhline(ours, color=OURS, linewidth=0.8, linestyle=":")
     ax.plot([1], [ours], "D", color=OURS, markersize=9, label="glyder, one run")
-    ax.axhline(1, color="black", linewidth=0.8, label="tuned")
+    if kept and kept["left_out"]:
+        without = f"without the {kept['left_out']} pairs of which a tuned run diverged"
+        ax.plot([1], [kept["value"]], "D", color=OURS, markersize=9, fillstyle="none", label=without)
+    ax.axhline(1, color="black", linewidth=0.8, label="tuned, on seeds it was not chosen by")
     if curve[0] > 2:
-        logarithmic(ax, "y")
+        logarithmic(ax, "y", (1, 1.2, 1.5, 2, 3, 5, 7))
     ax.set(xlabel="runs", ylabel="loss relative to the tuned one", xticks=list(k))
     ax.set_title(f"Geometric mean over {found['pairs']} pairs of cell and optimizer", fontsize=10)
     ax.legend(frameon=False)

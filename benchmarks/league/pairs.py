@@ -30,7 +30,8 @@ FLOOR = 1e-3
 
 @dataclass(frozen=True)
 class Tuning:
-    """What a tuning found and took: its valley, and the losses on the first grid relative to the tuned one."""
+    """What a tuning found and took: its valley, and the losses on the first grid relative to the tuned one's on the
+    seeds that the grid was not run on."""
 
     peak: Peak
     valley: tuple[float, float]
@@ -168,7 +169,8 @@ class League:
 
         start, tuned = middle(cell, optimizer), around(peak.half)
         below, above = (around(k) if k in peak.losses else tuned for k in (peak.half - 1, peak.half + 1))
-        alone = capped(peak.half, peak.warmup, TUNING_SEEDS[0])
+        others = [capped(peak.half, peak.warmup, s) for s in TUNING_SEEDS[1:]]  # the first is the one it was chosen by
+        alone = sum(others) / len(others)
         grid = [capped(start + k, WARMUPS[0], TUNING_SEEDS[0]) / alone for k in range(-SIDE, SIDE + 1)]
         return Tuning(peak, valley(below, tuned, above), grid, runs, runs * cell.steps)
 

@@ -84,7 +84,9 @@ def _grid(cell: Cell, optimizer: str, store: Store) -> dict[int, float]:
 def fixed(cell: Cell, optimizer: str, rate: float) -> Study:
     """The one peak of the optimizer with warm-up and a cosine, and with glyder's linear decay, on fresh seeds."""
     decays: tuple[dict[str, Any], ...] = {}, {"anneal": "linear"}
-    yield [Run(cell.name, optimizer, "fixed", seed, {"peak": rate, **decay}) for decay in decays for seed in FRESH_SEEDS]
+    yield [
+        Run(cell.name, optimizer, "fixed", seed, {"peak": rate, **decay}) for decay in decays for seed in FRESH_SEEDS
+    ]
 
 
 def variants(cell: Cell, optimizer: str, method: str, recipes: Sequence[dict[str, Any]]) -> Study:

@@ -9,6 +9,8 @@ from benchmarks.league import scale
 from benchmarks.league.markdown import ranged
 from benchmarks.league.optimizers import MAIN
 from benchmarks.league.rivals import CLASS
+from benchmarks.league.statistics import PASSED
+from benchmarks.league.train import GONE
 
 
 class Promise(NamedTuple):
@@ -30,7 +32,8 @@ def promises(found: dict[str, Any]) -> list[Promise]:
         _ladder(found.get("ladder_slope")),
         *_scale(found["scale"], found["planned"]),
         _worth(found.get("worth_runs")),
-        _better(found, "fixed", "better than one fixed peak per optimizer"),
+        _better(found, "fixed", "better than one fixed peak per optimizer", apart=True),
+        _better(found, "fixed anneal=linear", "better than it with glyder's linear decay, too", apart=True),
         _better(found, "followed", "better than GLyDER followed to the end, as published"),
         *untuned,
         _starts(found["starts"]),
@@ -64,12 +67,15 @@ def _bounds(group: dict[str, Any], of: str, whole: bool) -> list[Promise]:
 
 
 def _divergence(runs: dict[str, Any]) -> Promise:
-    text, where = "no run diverges", f": {', '.join(runs['where'])}" if runs["where"] else ""
+    text = f"no run with the defaults diverges, which is to end above {GONE:g} times the loss before training"
+    where = f": {', '.join(runs['where'])}" if runs["where"] else ""
     if not runs["runs"]:
         return Promise(text, None)
     worst = runs["worst"]
     peak = "not finite" if worst["value"] is None else f"{worst['value']:.2f} of the untrained model's"
     within = f"; largest loss within a run {peak}, in {worst['where']}" if worst["where"] else ""
+    passed = ", ".join(f"{count} of {name}" for name, count in runs["passed"].items())
+    within += f"; runs above {PASSED:g} times on their way: {passed or 'none'}"
     return Promise(text, runs["diverged"] == 0, f"{runs['diverged']} of {runs['runs']}{where}{within}")
 
 
@@ -113,8 +119,8 @@ def _worth(worth: dict[str, Any] | None) -> Promise:
     return Promise(text, holds, f"{value} [{', '.join(ends)}], at a mean ratio of {worth['glyder']:.3f}; {last}")
 
 
-def _better(found: dict[str, Any], method: str, text: str) -> Promise:
-    """By the geometric mean of loss ratios, the upper end of its interval below 1."""
+def _better(found: dict[str, Any], method: str, text: str, apart: bool = False) -> Promise:
+    """By the geometric mean of loss ratios, the upper end of its interval below 1; ``apart``: for each optimizer."""
     row = next((r for r in found.get("rivals", []) if r["method"] == method), None)
     if row is None:
         return Promise(text, None)
@@ -124,6 +130,9 @@ def _better(found: dict[str, Any], method: str, text: str) -> Promise:
     if row["crashed_counted"]:
         ended.append(f"{row['crashed_counted']} that crashed count as the model before training")
     figure = f"loss {ranged(ratio)} of its loss in the mean, over {row['pairs']} pairs"
+    if apart:
+        each = (f"{o} {ranged(entry)}" for o, entry in row["glyder_to_it_by_optimizer"].items())
+        figure += f" ({', '.join(each)}; median {row['glyder_to_it_median']:.3f})"
     return Promise(text, ratio["interval"][1] < 1, "; ".join([figure, *ended]))
 
 
@@ -145,6 +154,8 @@ def _cost(cost: dict[str, Any]) -> list[Promise]:
     if time is not None:
         worst = f"{time['worst']:.3f} in {time['where']}"
         figure = f"{time['median']:.3f} in the median, {worst}, over {len(time['pairs'])} pairs"
+        if time["long"]:
+            figure += "; of the longest runs " + ", ".join(f"{name} {r:.3f}" for name, r in time["long"].items())
         made[0] = Promise(texts[0], time["worst"] <= 1.05, figure)
     if memory is not None:
         copies = ", ".join(f"{optimizer} {value:.2f}" for optimizer, value in memory["optimizers"].items())
@@ -153,11 +164,13 @@ def _cost(cost: dict[str, Any]) -> list[Promise]:
     return made
 
 
-def _spans(peaks: dict[str, dict[str, float]]) -> Promise:
-    text, main = "tuned peaks span at least 2 decades", {o: peaks[o]["decades"] for o in MAIN if o in peaks}
+def _spans(peaks: dict[str, dict[str, Any]]) -> Promise:
+    text, main = "tuned peaks span at least 2 decades", {o: peaks[o] for o in MAIN if o in peaks}
     if not main:
         return Promise(text, None)
     holds = None if len(main) < len(MAIN) else True
     return Promise(
-        text, holds if all(d >= 2 for d in main.values()) else False, ", ".join(f"{o} {d:.1f}" for o, d in main.items())
+        text,
+        holds if all(p["decades"] >= 2 for p in main.values()) else False,
+        ", ".join(f"{o} {p['decades']:.1f} ({p['left']:.1f} without {p['without']})" for o, p in main.items()),
     )

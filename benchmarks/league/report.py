@@ -72,8 +72,9 @@ def verdict(found: dict[str, Any], lessons: bool) -> list[str]:
 
 
 def overall(found: dict[str, Any]) -> str:
-    """The main figures next to those of the groups that are kept apart."""
-    groups = {"SGD, momentum, AdamW": found, "other optimizers": found["others"], "reserved cells": found["reserved"]}
+    """The main figures, by optimizer as well, next to those of the groups that are kept apart."""
+    apart = found.get("by_optimizer", {})
+    groups = {"all three": found, **apart, "other optimizers": found["others"], "reserved cells": found["reserved"]}
     groups = {name: group for name, group in groups.items() if group["pairs"]}
     texts = {
         "median_ratio": "median ratio", "mean_ratio": "geometric mean ratio", "worst_ratio": "worst ratio",
@@ -82,6 +83,8 @@ def overall(found: dict[str, Any]) -> str:
     lines = [[text, *(_placed(group[name]) for group in groups.values())] for name, text in texts.items()]
     steady = [_steady(group["steady_ratio"]) for group in groups.values()]
     lines.append(["geometric mean ratio without pairs of which a tuned run diverged (how many)", *steady])
+    sure = (group["sure"] for group in groups.values())
+    lines.append(["pairs surely better, surely worse", *(f"{s['better']}, {s['worse']}" for s in sure)])
     lines.append(["pairs", *(str(group["pairs"]) for group in groups.values())])
     return table(["value [95 %]", *groups], lines)
 
@@ -115,12 +118,17 @@ def cells(rows: list[dict[str, Any]]) -> str:
     return table(head, ([*_losses(r), *_rest(r)] for r in rows))
 
 
+def loss(value: float | None) -> str:
+    """Four decimals, or as many as show three digits."""
+    return "-" if value is None else f"{value:.4f}" if value >= 0.01 else f"{value:.3g}"
+
+
 def _losses(r: dict[str, Any]) -> list[str]:
     about = "; ".join(filter(None, [r["stretch"], "reserved" * r["reserved"]]))
     name = r["cell"] + f" ({about})" * bool(about)
     low, high = r["interval"]
     return [
-        name, r["optimizer"], f"{r['peak']:.2g}", r["warmup"], number(r["tuned_loss"], 4), number(r["glyder_loss"], 4),
+        name, r["optimizer"], f"{r['peak']:.2g}", r["warmup"], loss(r["tuned_loss"]), loss(r["glyder_loss"]),
         f"{r['ratio']:.3f} [{low:.3f}, {high:.3f}]",
     ]  # fmt: skip
 
@@ -184,7 +192,7 @@ def cost(found: dict[str, Any]) -> str:
 
 def costs(rows: list[dict[str, Any]], time: dict[str, Any] | None) -> str:
     head = ["cell", "optimizer", "steps", "wall time", "copies", "tuning runs", "tuning steps"]
-    taken = {} if time is None else time["pairs"]
+    taken = {} if time is None else time["pairs"] | time["long"]
 
     def ratio(r: dict[str, Any]) -> str:
         return number(taken.get(f"{r['cell']} {r['optimizer']}"))

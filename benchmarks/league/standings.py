@@ -129,13 +129,20 @@ def _figures(league_pairs: list[Pair], other: Other) -> dict[str, Any]:
         return np.array([wins(ratios), geometric(ratios)])
 
     drawn = clustered(theirs, ours, [p.cell.workload for p in pairs], against)
-    won, mean = against(None, ours.mean(1) / theirs.mean(1))
+    against_it = ours.mean(1) / theirs.mean(1)
+    won, mean = against(None, against_it)
+    by_optimizer = {}
+    for optimizer in dict.fromkeys(p.optimizer for p in pairs):
+        at = [i for i, p in enumerate(pairs) if p.optimizer == optimizer]
+        alone = clustered(theirs[at], ours[at], [pairs[i].cell.workload for i in at], against)
+        by_optimizer[optimizer] = {"value": geometric(against_it[at]), "interval": interval(alone[:, 1])}
     return {
         "seeds": seeds, "crashed_counted": sum(s in seeds for i in other.losses for s in other.crashed[i]),
         "mean_ratio": geometric(ratios), "median_ratio": float(np.median(ratios)), "worst_ratio": ratios.max(),
         "median_regret": float(np.median(regrets)), "worst_regret": max(regrets),
         "win_rate": {"value": won, "interval": interval(drawn[:, 0])},
         "glyder_to_it": {"value": mean, "interval": interval(drawn[:, 1])},
+        "glyder_to_it_median": float(np.median(against_it)), "glyder_to_it_by_optimizer": by_optimizer,
         "glyder_mean_ratio": geometric(ours.mean(1) / tuned.mean(1)),
         "cells": [
             {"cell": p.cell.name, "optimizer": p.optimizer, "recipe": recipe, "ratio": ratio, "regret": regret}

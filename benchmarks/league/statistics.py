@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,13 @@ from benchmarks.league.pairs import League, Pair, Record
 from benchmarks.league.resample import RESAMPLES, best_of, clustered, geometric, interval, over_seeds, wins
 from benchmarks.league.standings import rivals, standings
 from benchmarks.league.store import Store
-from benchmarks.league.suites import STARTS
+from benchmarks.league.suites import LONG, STARTS
 from benchmarks.league.train import FRESH_SEEDS, TUNING_SEEDS, recipe
 
 FIGURES = ("median_ratio", "worst_ratio", "median_regret", "worst_regret", "win_rate", "mean_ratio")
+
+PASSED = 5.0
+"""Times the loss before training: a run that was above it on its way is named, wherever it ends."""
 
 LADDERS = {
     "mnist-mlp": ("mnist-mlp-t300", "mnist-mlp-t1200", "mnist-mlp-t4800"),
@@ -122,6 +126,9 @@ def ladder(pairs: list[Pair]) -> dict[str, Any] | None:
 def worth(pairs: list[Pair]) -> dict[str, Any]:
     """Mean expected best of k tuned runs, relative to the tuned loss, and the least k that does as well as glyder.
 
+    The runs are of one seed and scored on the part that they are chosen by. The tuned loss is that of other seeds, by
+    which its peak was hardly chosen: glyder is compared with fresh runs, too.
+
     Where no k does, it counts as one more than there are. The interval is rounded outwards to whole runs.
     """
     curves, most = np.log([best_of(p.tuning.grid) for p in pairs]), len(pairs[0].tuning.grid)
@@ -145,13 +152,24 @@ def steady(pairs: list[Pair]) -> dict[str, Any] | None:
     return {**overall(kept)["mean_ratio"], "left_out": len(pairs) - len(kept)} if kept else None
 
 
-def spans(league: League) -> dict[str, dict[str, float]]:
-    """Decades between the least and the greatest tuned peak of each optimizer, over the development cells."""
-    found: dict[str, list[int]] = {}
+def spans(league: League) -> dict[str, dict[str, Any]]:
+    """Decades between the least and the greatest tuned peak of each optimizer, over the development cells; and what is
+    left of them without the one cell that makes the most of it."""
+    found: dict[str, dict[str, int]] = {}
     for (cell, optimizer), tuning in league.tunings.items():
         if not league.known[cell].reserved:
-            found.setdefault(optimizer, []).append(tuning.peak.half)
-    return {o: {"decades": (max(h) - min(h)) / 2, "cells": len(h)} for o, h in found.items()}
+            found.setdefault(optimizer, {})[cell] = tuning.peak.half
+    return {o: {"decades": _span(h), "cells": len(h), **_without_one(h)} for o, h in found.items()}
+
+
+def _span(halves: dict[str, int]) -> float:
+    return (max(halves.values()) - min(halves.values())) / 2 if halves else 0.0
+
+
+def _without_one(halves: dict[str, int]) -> dict[str, Any]:
+    left = {name: _span({n: h for n, h in halves.items() if n != name}) for name in halves}
+    name = min(left, key=left.__getitem__)
+    return {"without": name, "left": left[name]}
 
 
 def starts(league: League) -> dict[str, Any]:
@@ -178,6 +196,7 @@ def divergence(league: League) -> dict[str, Any]:
     """Runs of glyder with its defaults that diverged, or raised, on any seed of any cell; the greatest loss within."""
     runs = [r for r in league.lines if r["method"] == "glyder" and not r["options"]]
     peaks = [(_worst([r]), f"{r['cell']} {r['optimizer']}") for r in runs if "crashed" not in r]
+    passed = Counter(name for value, name in peaks if value is None or value > PASSED)
     peak, where = max(peaks, key=lambda p: math.inf if p[0] is None else p[0], default=(None, ""))
     return {
         "runs": len(runs),
@@ -185,6 +204,7 @@ def divergence(league: League) -> dict[str, Any]:
         "crashed": sum("crashed" in r for r in runs),
         "where": sorted({f"{r['cell']} {r['optimizer']} seed {r['seed']}" for r in runs if r["diverged"]}),
         "worst": {"value": peak, "where": where},
+        "passed": dict(sorted(passed.items())),
     }
 
 
@@ -201,13 +221,18 @@ def cost(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def measured_cost(store: Store, recipe: str) -> dict[str, Any]:
-    """Wall time of whole runs relative to plain ones, and peak memory beyond a plain run's in copies of the parameters;
-    None where nothing was measured."""
-    timed = {f"{r['cell']} {r['optimizer']}": r["glyder"] / r["plain"] for r in measured.found(store, recipe, TIME)}
+    """Wall time of whole runs relative to plain ones, the longest apart, and peak memory beyond a plain run's in copies
+    of the parameters; None where nothing was measured."""
+    took = {(r["cell"], r["optimizer"]): r["glyder"] / r["plain"] for r in measured.found(store, recipe, TIME)}
+    timed, long = (
+        {" ".join(pair): ratio for pair, ratio in took.items() if (pair[0] in LONG) is of_long}
+        for of_long in (False, True)
+    )
     copies = {
         r["optimizer"]: (r["glyder"] - r["plain"]) / r["parameters"] for r in measured.found(store, recipe, MEMORY)
     }
-    time = {"median": float(np.median(list(timed.values()))), **_greatest(timed), "pairs": timed} if timed else None
+    middle = {"median": float(np.median(list(timed.values()))), **_greatest(timed)} if timed else None
+    time = {**middle, "pairs": timed, "long": long} if middle else None
     return {"time": time, "memory": {**_greatest(copies), "optimizers": copies} if copies else None}
 
 
@@ -242,6 +267,7 @@ def summary(league: League) -> dict[str, Any]:
     }  # fmt: skip
     if pairs:
         found |= group(pairs) | {
+            "by_optimizer": {o: figures(of) for o in MAIN if (of := [p for p in pairs if p.optimizer == o])},
             "ladder_slope": ladder(pairs), "worth_runs": worth(pairs),
             "rivals": rivals(league), "ranks": standings(league),
         }  # fmt: skip
@@ -251,11 +277,16 @@ def summary(league: League) -> dict[str, Any]:
 def group(pairs: list[Pair]) -> dict[str, Any]:
     """What is told of any pairs that belong together."""
     rows = [row(p) for p in pairs]
-    return (
-        {"pairs": len(pairs), **overall(pairs), "steady_ratio": steady(pairs), "cost": cost(rows), "cells": rows}
-        if pairs
-        else {"pairs": 0}
-    )
+    if not pairs:
+        return {"pairs": 0}
+    return {**figures(pairs), "cost": cost(rows), "cells": rows}
+
+
+def figures(pairs: list[Pair]) -> dict[str, Any]:
+    """What is told of them all together."""
+    within = [over_seeds(p.test["tuned"], p.test["glyder"]) for p in pairs]
+    sure = {"better": sum(high < 1 for _, high in within), "worse": sum(low > 1 for low, _ in within)}
+    return {"pairs": len(pairs), **overall(pairs), "steady_ratio": steady(pairs), "sure": sure}
 
 
 def rounded(value: Any) -> Any:

@@ -22,6 +22,8 @@ OTHERS = ("RMSprop", "Muon", "Lion", "AdaBelief", "Lookahead", "SWATS")
 SIGMAS = (0.25, 0.5, 2.0, 4.0)
 STARTS = (1e-9, 1e-6, 1e-3, 1.0, 10.0)
 STARTED = ("digits-mlp", "mnist-conv")
+LONG = ("mnist-mlp-t4800", "shakespeare-t2000")
+"""The longest runs: what of glyder's wall time is left when the window is a small part of them."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,8 @@ class Full(Suite):
         }
         stages = [*super().stages(), *(Stage(name, studies, self.store) for name, studies in found.items())]
         beside = Store(cost.path(self.store.path.parent))
-        return [*stages, Stage("cost", lambda: [cost.study(self._plain())], beside, cost.execute, timed=True)]
+        timed = [*self._plain(), *self._among(LONG)]
+        return [*stages, Stage("cost", lambda: [cost.study(timed)], beside, cost.execute, timed=True)]
 
     def _among(self, names: Sequence[str]) -> list[tuple[Cell, str]]:
         return [(cell, o) for cell, o in self.pairs if cell.name in names]

@@ -45,8 +45,8 @@ enum gl_action {
     X(at_min, "the rate was raised to its lower bound")                                                                \
     X(at_max, "the rate was lowered to its upper bound")                                                               \
     X(growth_limited, "the rate wanted to rise faster than it may")                                                    \
-    X(spike, "the gradient is far longer than usual")                                                                  \
-    X(held, "momentum still holds a gradient that was far longer than usual")                                          \
+    X(spike, "the gradient is longer than usual by more than the limit")                                               \
+    X(held, "momentum still holds a gradient that was longer than usual")                                              \
     X(braked, "the gradient has grown far beyond its history")                                                         \
     X(not_found, "no rate that was tried lowers the loss enough")                                                      \
     X(undecided, "the evidence is not enough yet, and the rate stays")                                                 \

@@ -1,4 +1,4 @@
-/* spike.c - stage: an update whose gradient is far longer than usual is made with a smaller rate.
+/* spike.c - stage: an update whose gradient is longer than usual is made with a smaller rate.
  *
  *   f_t = min(1 - hold (1 - f_{t-1}), limit m_t/||g_t||),   m_t the root mean square of the gradients before t
  *   rate <- rate f_t
@@ -96,7 +96,7 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
 
 const struct gl_rule gl_rule_spike = {
     .name = "spike",
-    .about = "Stage: makes an update with a far longer gradient than usual at a smaller rate.",
+    .about = "Stage: makes an update with a longer gradient than usual at a smaller rate.",
     .needs = GL_HAVE(rate) | GL_HAVE(gg) | GL_HAVE(hold),
     .config = config_fields,
     .configs = GL_COUNT_OF(config_fields),

@@ -153,6 +153,13 @@ class Scheduler(LRScheduler):
         """Parameters that the update will move: a gradient, and a group whose rate is not 0."""
         return ((place, p) for place, p in self._moved() if p.grad is not None)
 
+    def _grads(self) -> Iterator[Tensor]:
+        """Theirs, in the same order."""
+        for ratios, optimizer in zip(self._ratios, self.optimizers, strict=True):
+            for ratio, group in zip(ratios, optimizer.param_groups, strict=False):  # a group may have been taken away
+                if ratio or self.observe_only:
+                    yield from (p.grad for p in group["params"] if p.grad is not None)
+
     def _moved(self) -> Iterator[tuple[Place, Tensor]]:
         """Parameters of the groups whose rate is not 0."""
         for o, optimizer in enumerate(self.optimizers):
@@ -332,12 +339,12 @@ class Scheduler(LRScheduler):
 
     def _begin_update(self, late: bool = False) -> None:
         """``late``: the optimizer has read its rate already, and a new one acts in its next step."""
-        if not any(True for _ in self._with_gradients()):
+        if not any(True for _ in self._grads()):
             return
         self._moves = True
-        acting, rates = self._applied(), self._rates()
+        read = (self._applied(), self._rates()) if late else None
         self._set(self._guarded(self._begin))
-        self._acting, self._last_lr = (acting, rates) if late else (self._applied(), self._rates())
+        self._acting, self._last_lr = read or (self._applied(), self._rates())
 
     def _set(self, rate: float | None) -> None:
         if rate is not None and not self.observe_only:
@@ -410,11 +417,7 @@ class Scheduler(LRScheduler):
 
     def _squared_gradient(self) -> float:
         """||g||^2 over everything that moves. Every update pays for it, so places are named on error only."""
-        grads: list[Tensor] = []
-        for ratios, optimizer in zip(self._ratios, self.optimizers, strict=True):
-            for ratio, group in zip(ratios, optimizer.param_groups, strict=False):  # a group may have been taken away
-                if ratio or self.observe_only:
-                    grads += (p.grad for p in group["params"] if p.grad is not None)
+        grads = list(self._grads())
 
         def where(i: int) -> str:
             return f"gradient of {list(self._with_gradients())[i][0]}"

@@ -32,7 +32,7 @@ from glyder.history import FIELDS, TEXTS, History
 from glyder.measure import inner_products
 from glyder.meter import Meter
 from glyder.outputs_loss import EstimatorError
-from glyder.recipe import FIRST_UPDATES, PATIENCE, farther, held, recipe, release
+from glyder.recipe import FIRST_UPDATES, PATIENCE, SHORTEST, TOO_SHORT, farther, held, recipe, release
 from glyder.replicas import Replicas
 from glyder.same_step import check_linear, step_anew
 from glyder.sampling import Sampler
@@ -55,8 +55,7 @@ class GlyderLR(Scheduler):
     Args:
         optimizer: any torch optimizer, or a list of optimizers that together train ``model``.
         model: the module that the training loop calls.
-        total_steps: number of updates of the whole run. Without it the run has no horizon and ``anneal`` is
-            ``"rsqrt"``.
+        total_steps: updates of the whole run, at least 20. Without it it has no horizon, and ``anneal`` is ``"rsqrt"``.
         anneal: ``"linear"`` (default), ``"cosine"``, ``"polynomial"``, ``"wsd"``, ``"rsqrt"``, ``"constant"`` or None
             (the same), or a pair ``("polynomial", {"power": 2.0})``.
         warmup: updates of linear warm-up, which are also the measuring window. Default: 100, or a quarter of
@@ -68,10 +67,10 @@ class GlyderLR(Scheduler):
         min_lr, max_lr: bounds of the rate before warm-up and annealing, of the first group (of each, with a ``scope``
             of their own). ``max_lr="given"``: the optimizer's own.
         max_growth: the rate grows at most by this factor from one update to the next; less once it has caught up.
-        scope: ``"global"``: one rate, the groups' ratios kept. ``"group"``: a rate of its own for each group,
-            rescaled by one joint step along their sum; costs a measurement more for each pair of groups. ``"tensor"``:
-            so for each parameter (2305.13664), the optimizer's groups being split into one for each; costs three
-            forward passes and a measurement more, however many there are. Needs ``refresh="window"``, no ``batches``.
+        scope: ``"global"``: one rate, the groups' ratios kept. ``"group"``: one for each, rescaled by one joint step
+            along their sum; costs a measurement more for each pair of groups. ``"tensor"``: one for each parameter
+            (2305.13664), by splitting groups; costs three forwards and a measurement more in all. Needs
+            ``refresh="window"``, no ``batches``.
         act: ``"next"``: a rate that is found acts from the next update on. ``"same-step"``: as published, each measured
             step is made anew at its own locally optimal rate, or taken back where the loss does not fall along it;
             nothing is averaged. Needs ``refresh="always"`` and an optimizer whose steps are linear in the rate.
@@ -185,13 +184,15 @@ class GlyderLR(Scheduler):
         check_members(model, self._moved())
         self._logits = logits
         self._blank()
-        seed, n_batches = whole("seed", seed, 0), whole("n_batches", n_batches, 1)
-        self._sampler = Sampler(model, loss, logits, batches, n_batches, seed)
+        n_batches = whole("n_batches", n_batches, 1)
+        self._sampler = Sampler(model, loss, logits, batches, n_batches, whole("seed", seed, 0))
         if scope == "tensor" and not observe_only:
             self._split_groups()
         self._attach()
         self._replicas = Replicas() if replicas else None
         self._watch(0)
+        if not observe_only and self.horizon is not None and self.horizon < SHORTEST:
+            self._say("short", TOO_SHORT.format(self.horizon))
 
     def _blank(self) -> None:
         """Nothing measured yet."""
@@ -279,14 +280,14 @@ class GlyderLR(Scheduler):
         gg = self._seen
         if self.updates == self.warmup and self.refresh == "window":
             self._reasons["released"] += release(self._rules["brake"], self.warmup)
-        self._stage("brake", rate=1.0, gg=gg)
+        brake = self._stage("brake", rate=1.0, gg=gg)
         spike = self._stage("spike", rate=1.0, gg=gg, hold=held(self._rules["spike"], self.optimizers, self._ratios))
         if self._base is None:
             if self._rate == 0.0:
                 self._rate = self._first_rate(gg, [p for _, p in self._with_gradients()])
-            self._written_rate = self._rate * self._rules["brake"].state["factor"] * spike
+            self._written_rate = self._rate * brake * spike
             return self._written_rate
-        base = self._stage("bounds", rate=self._base) * self._rules["brake"].state["factor"]
+        base = self._stage("bounds", rate=self._base) * brake
         factor = _core.schedule(self.anneal, self.updates, total=self.horizon, warmup=self.warmup, **self._shape)
         if factor == 0:
             self._say(

@@ -54,7 +54,9 @@ def _found(scheduler: GlyderLR) -> str:
     spikes, held = (scheduler.reasons.get(reason, 0) for reason in ("spike", "held"))
     after = f", and {held} more while momentum held such a gradient" if held else ""
     shortened = (
-        f" {spikes} updates with a far longer gradient than usual were made at a smaller rate{after}." if spikes else ""
+        f" {spikes} updates with a gradient 1.5 times as long as usual, or longer, were made at a smaller rate{after}."
+        if spikes
+        else ""
     )
     now = f"with warm-up and {scheduler.anneal} annealing now {rates}"
     return f"Base learning rate {scheduler._base:.3g}; {now}.{shortened}"

@@ -16,6 +16,14 @@ VISIBLE, VISIBLE_HALF = 1e-3, 1e-2
 FIRST_UPDATES = 20
 """Updates that are all measured, whatever ``every`` says: the early estimates need the most averaging."""
 
+SHORTEST = 20
+"""Updates of the shortest run that is measured in time to be of use; the league goes down to it."""
+
+TOO_SHORT = (
+    "GlyderLR(total_steps={}) leaves few updates to find a learning rate with, and fewer to use it: below 20 the rate "
+    "may stay tiny to the end, and nothing is learned. AnnealedLR gives a schedule to a rate of your own"
+)
+
 FARTHEST = 0.1
 """Relative displacement up to which a rate rises where the loss does not bend."""
 

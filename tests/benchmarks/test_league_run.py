@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from benchmarks.league.store import Store
 from benchmarks.league.suites import Suite
 from benchmarks.league.train import Run
 from benchmarks.league.tuning import FURTHEST, tune
-from benchmarks.league.workload import cells
+from benchmarks.league.workload import Task, cells
 
 from .made import cell, line, play, played, times
 
@@ -120,7 +122,7 @@ def test_without_data_the_rest_runs(
     here = sum(all(name not in data.FILES for name in c.needs) for c in cells().values())
     counts = {text[:20].strip(): int(text[20:27]) for text in told.out.splitlines() if " runs " in text}
     assert counts["tuned and glyder"] == here * 3 * 29
-    assert counts["one fixed peak"] == here * 3 * 5
+    assert counts["one fixed peak"] == here * 3 * 5 * 2
     assert counts["starting rate"] == 1 * 3 * 5 * 3
     assert counts.pop("to run in all") == sum(counts.values())
 
@@ -150,6 +152,23 @@ def test_a_recipe_is_the_code_and_not_what_is_said_of_it(tmp_path: Path) -> None
     assert [path.stem for path in train.reached(package, "descent")] == ["descent", "other", "third"]
     assert train.bare('"""A."""\ndef f():\n    """B."""\n    return 1  # C\n') == train.bare("def f():\n  return 1\n")
     assert train.bare("def f():\n    return 1\n") != train.bare("def f():\n    return 2\n")
+
+
+@pytest.mark.parametrize(("end", "diverged"), [(1.49, False), (1.51, True), (math.nan, True)])
+def test_a_run_has_diverged_where_it_ends_above_its_start(
+    end: float, diverged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By half, on the validation part; whatever it did on its way."""
+    known = cells()["digits-mlp"]
+
+    def build(seed: int) -> Task:
+        task = known.build(seed)
+        scores = iter([2.0, 1.0, 2.0 * end])  # before training; afterwards of the parts
+        return dataclasses.replace(task, evaluate=lambda model, part: {"loss": next(scores)})
+
+    short = dataclasses.replace(known, build=build, steps=3)
+    monkeypatch.setattr(train, "cells", lambda: {"digits-mlp": short})
+    assert train._train(Run("digits-mlp", "SGD", "plain", 101, {"peak": 0.01}))["diverged"] is diverged
 
 
 def test_cost_of_a_run() -> None:

@@ -416,6 +416,16 @@ def test_total_steps_too_small_is_said_once_and_extend_helps() -> None:
         scheduler.extend(0)
 
 
+@pytest.mark.parametrize(("total_steps", "observe_only", "said"), [(19, False, 1), (20, False, 0), (5, True, 0)])
+def test_a_run_too_short_to_be_measured_is_said(total_steps: int, observe_only: bool, said: int) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        small_run(total_steps=total_steps, observe_only=observe_only)
+    assert [w.category for w in caught] == [glyder.GlyderWarning] * said
+    assert all(f"total_steps={total_steps}) leaves few updates" in str(w.message) for w in caught)
+    assert all(w.filename == small_run.__code__.co_filename for w in caught), "it points to the call"
+
+
 @pytest.mark.parametrize("anneal", ["constant", "rsqrt"])
 def test_schedules_without_an_end_have_none(anneal: str) -> None:
     model, optimizer, scheduler = small_run(total_steps=12, anneal=anneal)

@@ -211,9 +211,8 @@ def test_momentum_is_read_at_every_update() -> None:
     assert less[1] / less[0] == pytest.approx(0.5, rel=1e-9)
     spikes, held = scheduler.reasons["spike"], scheduler.reasons["held"]
     assert held >= 2
-    assert f"{spikes} updates with a far longer gradient than usual were made at a smaller rate, and {held} more" in (
-        scheduler.explain()
-    )
+    long = "with a gradient 1.5 times as long as usual, or longer, were made at a smaller rate"
+    assert f"{spikes} updates {long}, and {held} more" in (scheduler.explain())
     assert less[2] / less[1] == pytest.approx(0.9, rel=1e-9)
 
 
