@@ -21,6 +21,8 @@ SHAPED = ("mnist-mlp", "shakespeare-t125", "mnist-conv")
 OTHERS = ("RMSprop", "Muon", "Lion", "AdaBelief", "Lookahead", "SWATS")
 SIGMAS = (0.25, 0.5, 2.0, 4.0)
 STARTS = (1e-9, 1e-6, 1e-3, 1.0, 10.0)
+CONSTANT = (1e-9, 1e-6, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Rates that are held constant beside glyder from its starting rates, closer where plain optimizers train."""
 STARTED = ("digits-mlp", "mnist-conv")
 LONG = ("mnist-mlp-t4800", "shakespeare-t2000")
 """The longest runs: what of glyder's wall time is left when the window is a small part of them."""
@@ -71,7 +73,7 @@ class Full(Suite):
             "no horizon": lambda: self._variants("glyder", "horizon", [False], SHAPED),
             "sigma": lambda: self._variants("glyder", "scale", SIGMAS, SHAPED),
             "starting rate": lambda: self._variants("glyder", "start", STARTS, STARTED),
-            "constant rate": lambda: self._variants("plain", "peak", STARTS, STARTED),
+            "constant rate": lambda: self._variants("plain", "peak", CONSTANT, STARTED),
             "rivals": lambda: self._recipes(self._plain(), rivals.CLASS, rivals.HORIZON),
             "family": lambda: self._recipes(self._among(SHAPED), family.CLASS, family.HORIZON),
         }
