@@ -33,8 +33,8 @@ BLOCK = 20
 PLAIN_RATE = 1e-4
 """Low enough that the plain run stays where numbers are ordinary."""
 
-WIDE_CELL, WIDTH = "digits-mlp", 6144
-"""The net of that cell, this wide: 150 MB of parameters, next to which data, activations and code are nothing."""
+WIDE_CELL, WIDTH = "digits-mlp", 8192
+"""The net of that cell, this wide: 270 MB of parameters, next to which data, activations and code are little."""
 WIDE_STEPS = 24
 """The first ten of them are measured."""
 
