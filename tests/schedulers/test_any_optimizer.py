@@ -27,7 +27,7 @@ from .problems import CLASSES, Recorder, backward, batch, mlp, same, slope_and_c
 
 pytestmark = pytest.mark.filterwarnings("error::glyder.GlyderWarning")
 
-UPDATES = 12
+UPDATES = 20
 
 
 @dataclass(frozen=True)
