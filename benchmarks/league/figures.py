@@ -69,9 +69,9 @@ def worth(found: dict[str, Any]) -> Figure | str:
     ax.axhline(ours, color=OURS, linewidth=0.8, linestyle=":")
     ax.plot([1], [ours], "D", color=OURS, markersize=9, label="glyder, one run")
     if kept and kept["left_out"]:
-        without = f"without the {kept['left_out']} pairs of which a tuned run diverged"
+        without = f"glyder, without pairs of which a tuned run diverged ({kept['left_out']})"
         ax.plot([1], [kept["value"]], "D", color=OURS, markersize=9, fillstyle="none", label=without)
-    ax.axhline(1, color="black", linewidth=0.8, label="tuned, on seeds it was not chosen by")
+    ax.axhline(1, color="black", linewidth=0.8, label="tuned, on the other seeds of the tuning")
     if curve[0] > 2:
         logarithmic(ax, "y", (1, 1.2, 1.5, 2, 3, 5, 7))
     ax.set(xlabel="runs", ylabel="loss relative to the tuned one", xticks=list(k))

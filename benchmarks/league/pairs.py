@@ -169,7 +169,7 @@ class League:
 
         start, tuned = middle(cell, optimizer), around(peak.half)
         below, above = (around(k) if k in peak.losses else tuned for k in (peak.half - 1, peak.half + 1))
-        others = [capped(peak.half, peak.warmup, s) for s in TUNING_SEEDS[1:]]  # the first is the one it was chosen by
+        others = [capped(peak.half, peak.warmup, s) for s in TUNING_SEEDS[1:]]  # the grid was run on the first
         alone = sum(others) / len(others)
         grid = [capped(start + k, WARMUPS[0], TUNING_SEEDS[0]) / alone for k in range(-SIDE, SIDE + 1)]
         return Tuning(peak, valley(below, tuned, above), grid, runs, runs * cell.steps)

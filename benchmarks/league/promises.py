@@ -33,7 +33,7 @@ def promises(found: dict[str, Any]) -> list[Promise]:
         *_scale(found["scale"], found["planned"]),
         _worth(found.get("worth_runs")),
         _better(found, "fixed", "better than one fixed peak per optimizer", apart=True),
-        _better(found, "fixed anneal=linear", "better than it with glyder's linear decay, too", apart=True),
+        _better(found, "fixed anneal=linear", "better than one fixed peak with glyder's linear decay", apart=True),
         _better(found, "followed", "better than GLyDER followed to the end, as published"),
         *untuned,
         _starts(found["starts"]),
@@ -67,7 +67,7 @@ def _bounds(group: dict[str, Any], of: str, whole: bool) -> list[Promise]:
 
 
 def _divergence(runs: dict[str, Any]) -> Promise:
-    text = f"no run with the defaults diverges, which is to end above {GONE:g} times the loss before training"
+    text = f"no run with the defaults ends above {GONE:g} times the validation loss before training"
     where = f": {', '.join(runs['where'])}" if runs["where"] else ""
     if not runs["runs"]:
         return Promise(text, None)

@@ -74,7 +74,12 @@ def verdict(found: dict[str, Any], lessons: bool) -> list[str]:
 def overall(found: dict[str, Any]) -> str:
     """The main figures, by optimizer as well, next to those of the groups that are kept apart."""
     apart = found.get("by_optimizer", {})
-    groups = {"all three": found, **apart, "other optimizers": found["others"], "reserved cells": found["reserved"]}
+    groups = {
+        "SGD, momentum, AdamW": found,
+        **apart,
+        "other optimizers": found["others"],
+        "reserved cells": found["reserved"],
+    }
     groups = {name: group for name, group in groups.items() if group["pairs"]}
     texts = {
         "median_ratio": "median ratio", "mean_ratio": "geometric mean ratio", "worst_ratio": "worst ratio",

@@ -154,7 +154,7 @@ class Scheduler(LRScheduler):
         return ((place, p) for place, p in self._moved() if p.grad is not None)
 
     def _grads(self) -> Iterator[Tensor]:
-        """Theirs, in the same order."""
+        """The gradients of :meth:`_with_gradients`, in its order."""
         for ratios, optimizer in zip(self._ratios, self.optimizers, strict=True):
             for ratio, group in zip(ratios, optimizer.param_groups, strict=False):  # a group may have been taken away
                 if ratio or self.observe_only:

@@ -182,6 +182,8 @@ class GlyderLR(Scheduler):
         growth = number("max_growth", max_growth, 1, above=True)
         self._build(number("scale", scale, 0, above=True, finite=True), low, top, growth)
         check_members(model, self._moved())
+        if not observe_only and self.horizon is not None and self.horizon < SHORTEST:
+            self._say("short", TOO_SHORT.format(self.horizon))
         self._logits = logits
         self._blank()
         n_batches = whole("n_batches", n_batches, 1)
@@ -191,8 +193,6 @@ class GlyderLR(Scheduler):
         self._attach()
         self._replicas = Replicas() if replicas else None
         self._watch(0)
-        if not observe_only and self.horizon is not None and self.horizon < SHORTEST:
-            self._say("short", TOO_SHORT.format(self.horizon))
 
     def _blank(self) -> None:
         """Nothing measured yet."""

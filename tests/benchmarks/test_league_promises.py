@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def test_divergence(tmp_path: Path, diverged: int) -> None:
     store = played(tmp_path / "runs.jsonl", made, model)
     run = Run("b", "SGD", "glyder", 2)
     store.add(store[run] | {"worst": 1.2 * INITIAL})
-    text = "no run with the defaults diverges, which is to end above 1.5 times the loss before training"
+    text = "no run with the defaults ends above 1.5 times the validation loss before training"
     promise = told(store, made)[1][text]
     where, above = ": a SGD seed 3" * diverged, "runs above 5 times on their way"
     largest = "largest loss within a run 1.20 of the untrained model's, in b SGD"
@@ -177,10 +178,17 @@ def test_span_of_tuned_peaks(tmp_path: Path, highest: int, holds: bool) -> None:
     assert promise.figure == f"SGD {(2 + highest) / 2:.1f} (0.0 without a)"
 
 
+def test_span_without_the_cell_that_makes_the_most_of_it(tmp_path: Path) -> None:
+    made = [cell("a"), cell("b"), cell("c")]
+    for c, bottom in zip(made, (0, -2, 1), strict=True):
+        store = played(tmp_path / "runs.jsonl", [c], times(1.0, bottom))
+    assert told(store, made)[1]["tuned peaks span at least 2 decades"].figure == "SGD 1.5 (0.5 without b)"
+
+
 METHODS = {
     "better than dog in its class": ("dog", {"recipe": "annealed"}),
     "better than one fixed peak per optimizer": ("fixed", {"peak": 0.1}),
-    "better than it with glyder's linear decay, too": ("fixed", {"peak": 0.1, "anneal": "linear"}),
+    "better than one fixed peak with glyder's linear decay": ("fixed", {"peak": 0.1, "anneal": "linear"}),
     "better than GLyDER followed to the end, as published": ("followed", {"scale": 1.0}),
 }
 
@@ -211,6 +219,23 @@ def test_better_is_judged_by_the_interval(tmp_path: Path) -> None:
     promise = kept["better than one fixed peak per optimizer"]
     assert promise.holds is False
     assert f"median {1 / 1.2:.3f})" in promise.figure
+
+
+def test_better_is_told_by_optimizer(tmp_path: Path) -> None:
+    """On two workloads; that of AdamW is one cell of them."""
+    made, factors = [cell("a"), cell("b")], {"SGD": 2.0, "AdamW": 1.25}
+    store = played(tmp_path / "runs.jsonl", made, times(1.0), ("SGD", "AdamW"))
+    for (optimizer, factor), c in itertools.product(factors.items(), made):
+        for seed in RIVAL_SEEDS:
+            run = Run(c.name, optimizer, "fixed", seed, {"peak": 0.1})
+            store.add(line(run, factor * (0.5 + 0.01 * seed)))
+    found, kept = told(store, made)
+    (row,) = found["rivals"]
+    apart = {o: (e["value"], e["interval"]) for o, e in row["glyder_to_it_by_optimizer"].items()}
+    assert apart == {"SGD": (0.5, [0.5, 0.5]), "AdamW": (0.8, [0.8, 0.8])}
+    assert "(SGD 0.500 [0.500, 0.500], AdamW 0.800 [0.800, 0.800]; median 0.650)" in (
+        kept["better than one fixed peak per optimizer"].figure
+    )
 
 
 @pytest.mark.parametrize(("factor", "holds"), [(1.5, True), (0.9, False)])
@@ -308,6 +333,11 @@ def test_pairs_of_which_a_tuned_run_diverged(tmp_path: Path) -> None:
     assert found["mean_ratio"]["value"] < 0.9
     assert found["steady_ratio"] == {"value": 1.01, "interval": [1.01, 1.01], "left_out": 1}
     assert "| 1.010 [1.010, 1.010] (1) |" in report.overall(found)
+    drawn = figures.worth(found)
+    assert not isinstance(drawn, str)
+    marks = {str(mark.get_label()): mark.get_ydata() for mark in drawn.axes[0].get_lines()}
+    assert marks["glyder, without pairs of which a tuned run diverged (1)"] == [1.01]
+    assert marks["glyder, one run"] == [found["mean_ratio"]["value"]]
 
 
 def test_figure_says_what_its_runs_are(tmp_path: Path) -> None:

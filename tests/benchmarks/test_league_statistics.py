@@ -76,6 +76,23 @@ def test_ten_percent_worse_everywhere(tmp_path: Path) -> None:
     assert found["measured_cost"] == {"time": None, "memory": None}
 
 
+def test_surely_better_surely_worse(tmp_path: Path) -> None:
+    """Of ratios 0.9 and 1.1 on every seed, and of one that is 0.8 or 1.2 by the seed."""
+
+    def model(run: Run) -> float:
+        factor = {"better": 0.9, "worse": 1.1}.get(run.cell, (0.8, 1.2)[run.seed % 2])
+        return times(factor)(run)
+
+    cells = [cell(name) for name in ("better", "worse", "unsure")]
+    assert told(played(tmp_path / "runs.jsonl", cells, model), cells)["sure"] == {"better": 1, "worse": 1}
+
+
+def test_small_losses_keep_their_digits() -> None:
+    assert [report.loss(v) for v in (None, 1.23456, 0.01, 0.00123456, 1.23e-9)] == [
+        "-", "1.2346", "0.0100", "0.00123", "1.23e-09",
+    ]  # fmt: skip
+
+
 def test_what_fine_tuning_forgets(tmp_path: Path) -> None:
     """Where a run has no error on old classes, or one seed has not, nothing is told."""
     cells = [cell("a"), cell("b")]
@@ -153,7 +170,7 @@ def test_diverged_run_counts_as_untrained_model(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_best_of_k_is_relative_to_seeds_that_it_was_not_chosen_by(tmp_path: Path) -> None:
+def test_best_of_k_is_relative_to_the_other_seeds_of_the_tuning(tmp_path: Path) -> None:
     """The first of seeds A is lucky by 0.1 at every peak; the other two are at 0.515 and 0.525 where they are best."""
 
     def model(run: Run) -> float:

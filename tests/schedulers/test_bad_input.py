@@ -426,6 +426,17 @@ def test_a_run_too_short_to_be_measured_is_said(total_steps: int, observe_only: 
     assert all(w.filename == small_run.__code__.co_filename for w in caught), "it points to the call"
 
 
+def test_where_a_warning_is_an_error_the_constructor_leaves_no_trace() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(glyder.GlyderWarning, match="total_steps=10"):
+            glyder.GlyderLR(optimizer, model, total_steps=10, scope="tensor")
+        assert len(optimizer.param_groups) == 1
+        glyder.GlyderLR(optimizer, model, total_steps=100)
+
+
 @pytest.mark.parametrize("anneal", ["constant", "rsqrt"])
 def test_schedules_without_an_end_have_none(anneal: str) -> None:
     model, optimizer, scheduler = small_run(total_steps=12, anneal=anneal)

@@ -216,6 +216,15 @@ def test_momentum_is_read_at_every_update() -> None:
     assert less[2] / less[1] == pytest.approx(0.9, rel=1e-9)
 
 
+def test_the_brake_holds_before_there_is_a_base_rate() -> None:
+    model, optimizer, scheduler = _make(anneal=None)
+    train(model, optimizer, 3)
+    scheduler._base = None
+    brake = scheduler._rules["brake"]
+    brake.load({**brake.state, "factor": 0.25})
+    assert scheduler._next_rate() == 0.25 * scheduler._rate > 0
+
+
 def test_one_odd_batch_does_not_brake() -> None:
     model, optimizer, scheduler = _make(anneal=None)
 
