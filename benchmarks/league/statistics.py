@@ -126,8 +126,8 @@ def ladder(pairs: list[Pair]) -> dict[str, Any] | None:
 def worth(pairs: list[Pair]) -> dict[str, Any]:
     """Mean expected best of k tuned runs, relative to the tuned loss, and the least k that does as well as glyder.
 
-    The runs are of one seed and scored on the part that they are chosen by. The tuned loss is that of the tuning's other
-    seeds, which only chose among the last three peaks.
+    The runs are of one seed and scored on the part that they are chosen by. The tuned loss is that of other seeds,
+    which only chose among the last three peaks of the tuning.
 
     Where no k does, it counts as one more than there are. The interval is rounded outwards to whole runs.
     """
