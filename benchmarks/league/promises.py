@@ -31,7 +31,7 @@ def promises(found: dict[str, Any]) -> list[Promise]:
         *_bounds(found["reserved"], "reserved workloads: ", True),
         _ladder(found.get("ladder_slope")),
         *_scale(found["scale"], found["planned"]),
-        _worth(found.get("worth_runs")),
+        _worth(found.get("worth_runs"), found.get("by_optimizer", {})),
         _better(found, "fixed", "better than one fixed peak per optimizer", apart=True),
         _better(found, "fixed anneal=linear", "better than one fixed peak with glyder's linear decay", apart=True),
         _better(found, "followed", "better than GLyDER followed to the end, as published"),
@@ -108,15 +108,21 @@ def _scale(found: dict[str, dict[str, Any]], planned: int) -> list[Promise]:
     return [*kept, Promise(half, rms <= 0.5 * fixed["rms"], f"{rms:.2f} against {fixed['rms']:.2f}")]
 
 
-def _worth(worth: dict[str, Any] | None) -> Promise:
+def _worth(worth: dict[str, Any] | None, by_optimizer: dict[str, dict[str, Any]]) -> Promise:
     text = "worth at least 7 tuned runs, the lower end of its interval too"
     if worth is None:
         return Promise(text, None)
     low, high = worth["interval"]
     holds = True if low >= 7 else False if high < 7 else None
-    value, *ends = (str(k) if k <= worth["most"] else f"more than {worth['most']}" for k in (worth["runs"], low, high))
     last = f"the best of {worth['most']} comes to {worth['expected_best'][-1]:.3f}"
-    return Promise(text, holds, f"{value} [{', '.join(ends)}], at a mean ratio of {worth['glyder']:.3f}; {last}")
+    each = ", ".join(f"{o} {_runs(entry['worth_runs'])}" for o, entry in by_optimizer.items())
+    return Promise(text, holds, f"{_runs(worth)}, at a mean ratio of {worth['glyder']:.3f}; {last}; {each}")
+
+
+def _runs(worth: dict[str, Any]) -> str:
+    counts = (worth["runs"], *worth["interval"])
+    value, *ends = (str(k) if k <= worth["most"] else f"more than {worth['most']}" for k in counts)
+    return f"{value} [{', '.join(ends)}]"
 
 
 def _better(found: dict[str, Any], method: str, text: str, apart: bool = False) -> Promise:

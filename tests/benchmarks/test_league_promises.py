@@ -319,6 +319,7 @@ def test_worth(tmp_path: Path, factors: tuple[float, float], runs: str, interval
     promise = told(store, made)[1]["worth at least 7 tuned runs, the lower end of its interval too"]
     assert promise.holds is holds
     assert promise.figure.startswith(f"{runs} {interval}, at a mean ratio of")
+    assert promise.figure.endswith(f"; SGD {runs} {interval}")
 
 
 def test_pairs_of_which_a_tuned_run_diverged(tmp_path: Path) -> None:
