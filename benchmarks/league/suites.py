@@ -24,6 +24,8 @@ STARTS = (1e-9, 1e-6, 1e-3, 1.0, 10.0)
 CONSTANT = (1e-9, 1e-6, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Rates that are held constant beside glyder from its starting rates, closer where plain optimizers train."""
 STARTED = ("digits-mlp", "mnist-conv")
+ALONE = ("a9a", "adapter", "cifar-groupnorm", "factorisation", "finetune", "shakespeare")
+"""Cells of workloads that have none that stretches nothing: with these, rivals meet every workload once."""
 LONG = ("mnist-mlp-t4800", "shakespeare-t2000")
 """The longest runs: what of glyder's wall time is left when the window is a small part of them."""
 
@@ -74,7 +76,7 @@ class Full(Suite):
             "sigma": lambda: self._variants("glyder", "scale", SIGMAS, SHAPED),
             "starting rate": lambda: self._variants("glyder", "start", STARTS, STARTED),
             "constant rate": lambda: self._variants("plain", "peak", CONSTANT, STARTED),
-            "rivals": lambda: self._recipes(self._plain(), rivals.CLASS, rivals.HORIZON),
+            "rivals": lambda: self._recipes([*self._plain(), *self._among(ALONE)], rivals.CLASS, rivals.HORIZON),
             "family": lambda: self._recipes(self._among(SHAPED), family.CLASS, family.HORIZON),
         }
         stages = [*super().stages(), *(Stage(name, studies, self.store) for name, studies in found.items())]
