@@ -24,8 +24,6 @@ STARTS = (1e-9, 1e-6, 1e-3, 1.0, 10.0)
 CONSTANT = (1e-9, 1e-6, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Rates that are held constant beside glyder from its starting rates, closer where plain optimizers train."""
 STARTED = ("digits-mlp", "mnist-conv")
-ALONE = ("a9a", "adapter", "cifar-groupnorm", "factorisation", "finetune", "shakespeare")
-"""Cells of workloads that have none that stretches nothing: with these, rivals meet every workload once."""
 LONG = ("mnist-mlp-t4800", "shakespeare-t2000")
 """The longest runs: what of glyder's wall time is left when the window is a small part of them."""
 
@@ -76,7 +74,7 @@ class Full(Suite):
             "sigma": lambda: self._variants("glyder", "scale", SIGMAS, SHAPED),
             "starting rate": lambda: self._variants("glyder", "start", STARTS, STARTED),
             "constant rate": lambda: self._variants("plain", "peak", CONSTANT, STARTED),
-            "rivals": lambda: self._recipes([*self._plain(), *self._among(ALONE)], rivals.CLASS, rivals.HORIZON),
+            "rivals": lambda: self._recipes(self._open(), rivals.CLASS, rivals.HORIZON),
             "family": lambda: self._recipes(self._among(SHAPED), family.CLASS, family.HORIZON),
         }
         stages = [*super().stages(), *(Stage(name, studies, self.store) for name, studies in found.items())]
@@ -87,9 +85,13 @@ class Full(Suite):
     def _among(self, names: Sequence[str]) -> list[tuple[Cell, str]]:
         return [(cell, o) for cell, o in self.pairs if cell.name in names]
 
+    def _open(self) -> list[tuple[Cell, str]]:
+        """Those of the cells that are not reserved."""
+        return [(cell, o) for cell, o in self.pairs if not cell.reserved]
+
     def _plain(self) -> list[tuple[Cell, str]]:
-        """Those of the cells that stretch nothing."""
-        return [(cell, o) for cell, o in self.pairs if not cell.stretch and not cell.reserved]
+        """Those of them that stretch nothing."""
+        return [(cell, o) for cell, o in self._open() if not cell.stretch]
 
     def _fixed(self) -> list[Study]:
         peaks = plan.fixed_peaks(self.store)
