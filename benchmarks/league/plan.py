@@ -40,11 +40,11 @@ def best_of(
     return better.options
 
 
-def shapes(cell: Cell, optimizer: str, store: Store) -> Study:
+def shapes(cell: Cell, optimizer: str, store: Store, anneals: Sequence[str] = SHAPES) -> Study:
     """Other schedules at the three peaks around the tuned one, the best of each on fresh seeds."""
     found = yield from tune(cell, optimizer, store)
     chosen = {}
-    for anneal in SHAPES:
+    for anneal in anneals:
         recipes = [{"peak": peak(found.half + k), "warmup": found.warmup, "anneal": anneal} for k in (-1, 0, 1)]
         chosen[anneal] = yield from best_of(cell, optimizer, "tuned", recipes, store, RIVAL_SEEDS)
     return chosen

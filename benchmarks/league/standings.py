@@ -22,8 +22,8 @@ from benchmarks.league.train import FRESH_SEEDS
 
 CHOSEN = ("peak", "warmup", "recipe", "scale")
 """Options that are chosen for each pair and so do not tell methods apart."""
-TWIN = "fixed anneal=linear"
-"""Has no rank: it is so like ``fixed`` that both would count for one."""
+TWINS = ("fixed anneal=linear", "tuned anneal=linear")
+"""Have no rank: each is so like another method that both would count for one."""
 SWEEPS = {"glyder": {"scale", "start"}, "plain": {"peak"}}
 """Options of lines that are drawn as curves and enter no table."""
 
@@ -159,7 +159,7 @@ def standings(league: League) -> dict[str, Any]:
     for optimizer in dict.fromkeys(p.optimizer for p in league.pairs):
         indices = [i for i, p in enumerate(league.pairs) if p.optimizer == optimizer]
         enough = {n: o for n, o in others.items() if 2 * len(o.losses.keys() & set(indices)) >= len(indices)}
-        ranked = {n: o for n, o in enough.items() if n != TWIN}
+        ranked = {n: o for n, o in enough.items() if n not in TWINS}
         shared = [i for i in indices if all(i in o.losses for o in ranked.values())]
         pairs, seeds = [league.pairs[i] for i in shared], list(RIVAL_SEEDS)
         table = {method: of_pairs(pairs, method, seeds).mean(1) for method in ("tuned", "glyder") if pairs}

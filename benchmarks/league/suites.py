@@ -70,6 +70,7 @@ class Full(Suite):
             "other optimizers": self._others,
             "followed to the end": self._followed,
             "other schedules": lambda: [plan.shapes(cell, o, self.store) for cell, o in self._among(SHAPED)],
+            "linear decay": lambda: [plan.shapes(cell, o, self.store, ("linear",)) for cell, o in self._open()],
             "no horizon": lambda: self._variants("glyder", "horizon", [False], SHAPED),
             "sigma": lambda: self._variants("glyder", "scale", SIGMAS, SHAPED),
             "starting rate": lambda: self._variants("glyder", "start", STARTS, STARTED),

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,20 @@ def test_stage(tmp_path: Path) -> None:
     chosen = [run for run in found if run.seed in RIVAL_SEEDS]
     assert len(found) - len(chosen) == len(list(itertools.product(BESIDE, RECIPES)))
     assert len(chosen) == len(BESIDE) * len(RIVAL_SEEDS)
+
+
+def test_rivals_and_linear_decay_meet_every_cell_that_is_not_reserved(tmp_path: Path) -> None:
+    known = [cell("a"), cell("b", stretch="so"), cell("c", reserved=True)]
+    suite = Full(known, played(tmp_path / "runs.jsonl", known, times(1.0)), ())
+    stages = {s.name: s for s in suite.stages()}
+    beside = {name for name, optimizers in rivals.CLASS.items() if "SGD" in optimizers}
+    assert {(r.cell, r.method) for r in missing(stages["rivals"])} == set(itertools.product("ab", beside))
+    found = missing(stages["linear decay"])
+    assert {(r.cell, r.method, r.options["anneal"]) for r in found} == {
+        ("a", "tuned", "linear"),
+        ("b", "tuned", "linear"),
+    }
+    assert Counter(r.seed for r in found if r.cell == "b") == {101: 3} | dict.fromkeys(RIVAL_SEEDS, 1)
 
 
 def test_rivals_have_the_linear_decay_too(monkeypatch: pytest.MonkeyPatch) -> None:

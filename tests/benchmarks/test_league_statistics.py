@@ -316,7 +316,7 @@ def test_ladder_slope(tmp_path: Path) -> None:
 
 
 def test_rivals(tmp_path: Path) -> None:
-    """The better recipe is counted, sweeps are no rivals, a crash counts as the model before training."""
+    """The better recipe is counted, sweeps are no rivals, twins no ranks, a crash counts as the untrained model."""
     cells = [cell("a"), cell("b")]
     store = played(tmp_path / "runs.jsonl", cells, times(1.0))
     for c, seed in itertools.product(cells, RIVAL_SEEDS):
@@ -327,12 +327,14 @@ def test_rivals(tmp_path: Path) -> None:
         del crashed["initial"]
         store.add(crashed)
         store.add(line(Run(c.name, "SGD", "tuned", seed, {"peak": 1.0, "warmup": "5%", "fixed": True}), 0.9 * base))
+        for name in ("tuned", "fixed"):
+            store.add(line(Run(c.name, "SGD", name, seed, {"peak": 1.0, "anneal": "linear"}), 0.8 * base))
         store.add(line(Run(c.name, "SGD", "glyder", seed, {"scale": 2.0}), 9 * base))
         store.add(line(Run(c.name, "SGD", "plain", seed, {"peak": 1.0}), 9 * base))
         store.add(line(Run(c.name, "SGD", "glyder-ablated", seed, {"batches": 2}), 9 * base))
     found = told(store, cells)
     rows = {r["method"]: r for r in found["rivals"]}
-    assert set(rows) == {"broken", "other", "tuned fixed"}
+    assert set(rows) == {"broken", "other", "tuned fixed", "tuned anneal=linear", "fixed anneal=linear"}
     assert rows["other"]["recipes"] == {"good": 2}
     assert rows["other"]["seeds"] == list(RIVAL_SEEDS)
     assert rows["other"]["mean_ratio"] == pytest.approx(1.2)
