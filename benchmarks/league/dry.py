@@ -20,20 +20,20 @@ WORST = 1e9
 
 def imagined(wanted: list[Run]) -> list[dict[str, Any]]:
     middle = (len(wanted) - 1) / 2
-    return [
-        {"key": r.key, "diverged": False, "initial": math.inf, "validation": {"loss": WORST + abs(i - middle)}}
-        for i, r in enumerate(wanted)
-    ]
+    rest = {"imagined": True, "diverged": False, "initial": math.inf}
+    return [{"key": r.key, "validation": {"loss": WORST + abs(i - middle)}} | rest for i, r in enumerate(wanted)]
 
 
 def missing(stage: Stage) -> list[Run]:
-    """Its runs that are not in the store, which afterwards holds imagined ones in memory."""
-    found = []
+    """Its runs that are not in the store, which afterwards holds imagined ones for them, in memory."""
+    found, records = [], stage.store.records
     for study in stage.studies():
+        there = dict(records)
         for wanted in study:
             if new := stage.store.missing(wanted):
-                stage.store.records.update((r["key"], r) for r in imagined(wanted))
+                records.update((r["key"], r) for r in imagined(wanted) if "imagined" not in records.get(r["key"], ()))
                 found += new
+        records.update(there)  # the next study that asks for the same finds the same
     return found
 
 

@@ -109,6 +109,8 @@ def test_dry_run_counts_what_is_run(tmp_path: Path) -> None:
         (stage,) = Suite([cell("a", optimizers=("SGD",))], cut, ()).stages()
         assert {run.key for run in missing(stage)} == whole.records.keys() - set(itertools.islice(whole.records, there))
         assert len(Store(cut.path).records) == there
+        if there not in (1, 10):  # of a grid that is cut off the middle is imagined, and what is there is then better
+            assert missing(stage) == [], "who asks for the same again finds it"
 
 
 def test_without_data_the_rest_runs(
