@@ -28,7 +28,7 @@ def cut_off(arguments: list[str], lines: Path) -> None:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGTERM)  # a shell may have its background jobs ignore SIGINT
     assert process.wait(timeout=30) != 0
 
 
