@@ -1,7 +1,8 @@
 """What a suite has yet to run, counted without running it.
 
 Its studies are played through to the end: where a result is missing, all that were asked for together are imagined, the
-best in their middle. A grid whose best is at its edge will ask for more than is counted here.
+best in their middle. A grid whose best is at its edge will ask for more than is counted here. Of one that is cut off
+in its middle, two studies that share it may take different peaks for its best, and less will be asked for.
 """
 
 from __future__ import annotations

@@ -126,11 +126,11 @@ def rivals(found: dict[str, Any]) -> Figure | str:
     rows = [r for r in found.get("rivals", []) if r["pairs"]]
     if not rows:
         return "no other method was run"
-    rows.sort(key=lambda r: r["win_rate"]["value"])
+    rows.sort(key=lambda r: r["glyder_to_it"]["win_rate"]["value"])
     figure, (ax,) = canvas(6.5, 1.2 + 0.35 * len(rows))
     for y, r in enumerate(rows):
-        ax.plot(r["win_rate"]["interval"], [y, y], color=OURS, linewidth=2)
-        ax.plot(r["win_rate"]["value"], y, "o", color=OURS)
+        ax.plot(r["glyder_to_it"]["win_rate"]["interval"], [y, y], color=OURS, linewidth=2)
+        ax.plot(r["glyder_to_it"]["win_rate"]["value"], y, "o", color=OURS)
     ax.axvline(0.5, color="black", linewidth=0.8)
     ax.set_yticks(range(len(rows)), [f"{r['method']} ({r['pairs']})" for r in rows], fontsize=8)
     ax.set(xlim=(-0.02, 1.02), ylim=(-0.7, len(rows) - 0.3))

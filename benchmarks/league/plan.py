@@ -9,11 +9,11 @@ from benchmarks.league import optimizers
 from benchmarks.league.resample import geometric
 from benchmarks.league.store import Store
 from benchmarks.league.train import FRESH_SEEDS, TUNING_SEEDS, Run
-from benchmarks.league.tuning import Study, loss_of, middle, peak, run_at, tune
+from benchmarks.league.tuning import Peak, Study, around, loss_of, middle, peak, run_at, search, tune
 from benchmarks.league.workload import Cell, cells
 
 RIVAL_SEEDS = FRESH_SEEDS[:3]
-SHAPES = ("constant", "linear", "rsqrt", "wsd")
+SHAPES = ("constant", "rsqrt", "wsd")
 FOLLOWED = ({"scale": 0.5}, {"scale": 1.0}, {"scale": 2.0})
 """GLyDER as published: the locally optimal rate times sigma to the end, without annealing."""
 
@@ -41,13 +41,25 @@ def best_of(
 
 
 def shapes(cell: Cell, optimizer: str, store: Store, anneals: Sequence[str] = SHAPES) -> Study:
-    """Other schedules at the three peaks around the tuned one, the best of each on fresh seeds."""
+    """Other schedules, the best of each on fresh seeds."""
     found = yield from tune(cell, optimizer, store)
-    chosen = {}
     for anneal in anneals:
-        recipes = [{"peak": peak(found.half + k), "warmup": found.warmup, "anneal": anneal} for k in (-1, 0, 1)]
-        chosen[anneal] = yield from best_of(cell, optimizer, "tuned", recipes, store, RIVAL_SEEDS)
-    return chosen
+        yield from shape(cell, optimizer, found, anneal, store)
+
+
+def shape(cell: Cell, optimizer: str, found: Peak, anneal: str, store: Store) -> Study:
+    """Tune the peak of another schedule behind the warm-up of the tuned one: the three around its own on the first of
+    seeds A, more while the best is at the edge."""
+
+    def run(half: int, seed: int) -> Run:
+        options = {"peak": peak(half), "warmup": found.warmup, "anneal": anneal}
+        return Run(cell.name, optimizer, "tuned", seed, options)
+
+    def first(half: int) -> list[Run]:
+        return [run(half, TUNING_SEEDS[0])]
+
+    _, best = yield from search(around(found.half), middle(cell, optimizer), first, store)
+    yield [run(best, seed) for seed in RIVAL_SEEDS]
 
 
 def fixed_peaks(store: Store) -> dict[str, float]:

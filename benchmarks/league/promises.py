@@ -32,8 +32,9 @@ def promises(found: dict[str, Any]) -> list[Promise]:
         _ladder(found.get("ladder_slope")),
         *_scale(found["scale"], found["planned"]),
         _worth(found.get("worth_runs"), found.get("by_optimizer", {})),
-        _better(found, "fixed", "better than one fixed peak per optimizer", apart=True),
-        _better(found, "fixed anneal=linear", "better than one fixed peak with glyder's linear decay", apart=True),
+        _better(found, "tuned anneal=linear", "better than a linear schedule whose peak is tuned"),
+        _better(found, "fixed", "better than one fixed peak per optimizer"),
+        _better(found, "fixed anneal=linear", "better than one fixed peak with glyder's linear decay"),
         _better(found, "followed", "better than GLyDER followed to the end, as published"),
         *untuned,
         _starts(found["starts"]),
@@ -125,21 +126,28 @@ def _runs(worth: dict[str, Any]) -> str:
     return f"{value} [{', '.join(ends)}]"
 
 
-def _better(found: dict[str, Any], method: str, text: str, apart: bool = False) -> Promise:
-    """By the geometric mean of loss ratios, the upper end of its interval below 1; ``apart``: for each optimizer."""
+def _better(found: dict[str, Any], method: str, text: str) -> Promise:
+    """By the geometric mean of loss ratios, the upper end of its interval below 1."""
     row = next((r for r in found.get("rivals", []) if r["method"] == method), None)
     if row is None:
         return Promise(text, None)
     if not row["pairs"]:
         return Promise(text, None, f"no run counts; {row['crashed']} of {row['runs']} crashed")
-    ratio, ended = row["glyder_to_it"], [f"{row[n]} of its runs {n}" for n in ("diverged", "crashed") if row[n]]
+    ratio, steady = row["glyder_to_it"], row["glyder_to_it_steady"]
+    median, pairs = f"{ratio['median']:.3f} in the median", f"over {row['pairs']} pairs"
+    parts = [f"loss {_apart(ratio)} of its loss in the mean, {median}, {pairs}"]
+    if steady is not None:
+        parts.append(f"{_apart(steady)} without the {row['unsteady']} of which a run of it diverged")
+    parts += [f"{row[n]} of its runs {n}" for n in ("diverged", "crashed") if row[n]]
     if row["crashed_counted"]:
-        ended.append(f"{row['crashed_counted']} that crashed count as the model before training")
-    figure = f"loss {ranged(ratio)} of its loss in the mean, over {row['pairs']} pairs"
-    if apart:
-        each = (f"{o} {ranged(entry)}" for o, entry in row["glyder_to_it_by_optimizer"].items())
-        figure += f" ({', '.join(each)}; median {row['glyder_to_it_median']:.3f})"
-    return Promise(text, ratio["interval"][1] < 1, "; ".join([figure, *ended]))
+        parts.append(f"{row['crashed_counted']} that crashed count as the model before training")
+    return Promise(text, ratio["interval"][1] < 1, "; ".join(parts))
+
+
+def _apart(ratio: dict[str, Any]) -> str:
+    """Of all pairs, and where there are several optimizers of the pairs of each."""
+    each = [f"{o} {ranged(entry)}" for o, entry in ratio["by_optimizer"].items()]
+    return ranged(ratio) + (f" ({', '.join(each)})" if len(each) > 1 else "")
 
 
 def _starts(found: dict[str, Any]) -> Promise:

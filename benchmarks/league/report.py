@@ -47,7 +47,8 @@ def sections(found: dict[str, Any]) -> list[str]:
     rows = [r for group in (found, found["others"], found["reserved"]) for r in group.get("cells", [])]
     parts = ["## Overall", overall(found), "## Every cell", CELLS, cells(rows), forgotten(rows)] if rows else []
     if found["pairs"]:
-        parts += ["## Other methods", rivals(found["rivals"]), "## Ranks", ranks(found["ranks"])]
+        parts += ["## Other methods", rivals(found["rivals"]), rivals_apart(found["rivals"])]
+        parts += ["## Ranks", ranks(found["ranks"])]
         parts += ["## Length of the run", ladder(found["ladder_slope"])]
         parts += ["## Cost", cost(found["cost"]), costs(rows, found["measured_cost"]["time"])]
     if found["scale"]:
@@ -165,12 +166,29 @@ def rivals(rows: list[dict[str, Any]]) -> str:
     names = ("mean_ratio", "glyder_mean_ratio", "worst_ratio", "median_regret", "worst_regret")
     lines = []
     for r in rows:
-        against = [ranged(r["win_rate"], 2), ranged(r["glyder_to_it"])] if r["pairs"] else ["-", "-"]
+        against = ["-", "-"]
+        if r["pairs"]:
+            against = [ranged(r["glyder_to_it"]["win_rate"], 2), ranged(r["glyder_to_it"])]
         counted = [str(r["pairs"]), str(r["know_length"])]
         ended = [str(r[n]) for n in ("runs", "diverged", "crashed")]
         recipes = ", ".join(f"{name} ({count})" for name, count in r["recipes"].items())
         lines.append([r["method"], *counted, *(number(r.get(n)) for n in names), *against, *ended, recipes])
     return table(head, lines)
+
+
+def rivals_apart(rows: list[dict[str, Any]]) -> str:
+    """Those that stand beside several optimizers: what is true of them together need not be of each."""
+    several = [r for r in rows if r["pairs"] and len(r["glyder_to_it"]["by_optimizer"]) > 1]
+    optimizers = list(dict.fromkeys(o for r in several for o in r["glyder_to_it"]["by_optimizer"]))
+
+    def told(entry: dict[str, Any] | None) -> str:
+        if entry is None:
+            return "-"
+        return f"{ranged(entry)}; {entry['median']:.3f}; {100 * entry['win_rate']['value']:.0f} % of {entry['pairs']}"
+
+    head = [f"glyder's loss to it with {o} [95 %]; median; wins" for o in optimizers]
+    lines = [[r["method"], *(told(r["glyder_to_it"]["by_optimizer"].get(o)) for o in optimizers)] for r in several]
+    return table(["method", *head], lines) if lines else ""
 
 
 def ranks(found: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """The other methods of a league: released rivals, other rules, schedules, one peak for all cells, variants of glyder.
 
-Of the recipes, peaks or scales of a method, each pair counts the one that was run on seeds B, or the best of them. A
-method is compared on the seeds that all its pairs have.
+Of the recipes, peaks or scales of a method that were run on seeds B, each pair counts the one that was best on the
+first of seeds A. A method is compared on the seeds that all its pairs have.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from benchmarks.league.pairs import League, Pair, Record
 from benchmarks.league.plan import RIVAL_SEEDS
 from benchmarks.league.resample import clustered, geometric, interval, wins
 from benchmarks.league.rivals import HORIZON
-from benchmarks.league.train import FRESH_SEEDS
+from benchmarks.league.train import FRESH_SEEDS, TUNING_SEEDS
+from benchmarks.league.tuning import loss_of
 
 CHOSEN = ("peak", "warmup", "recipe", "scale")
 """Options that are chosen for each pair and so do not tell methods apart."""
@@ -30,11 +31,14 @@ SWEEPS = {"glyder": {"scale", "start"}, "plain": {"peak"}}
 
 @dataclass
 class Other:
-    """A method beside the two: by the index of the pair, test losses by seed, the recipe, and seeds that crashed."""
+    """A method beside the two: by the index of the pair, test losses by seed, the recipe, the loss that this was chosen
+    by, and seeds that crashed or diverged."""
 
     losses: dict[int, dict[int, float]] = field(default_factory=dict)
     recipes: dict[int, str] = field(default_factory=dict)
+    chosen_by: dict[int, float] = field(default_factory=dict)
     crashed: dict[int, list[int]] = field(default_factory=dict)
+    diverged: dict[int, list[int]] = field(default_factory=dict)
     lines: list[Record] = field(default_factory=list)
 
     @property
@@ -76,9 +80,12 @@ def collect(league: League) -> dict[str, Other]:
         if i is None or any(s not in by_seed for s in RIVAL_SEEDS):
             continue
         test = {s: league.loss(by_seed[s], "test") for s in FRESH_SEEDS if s in by_seed}
-        if i not in other.losses or _mean(test) < _mean(other.losses[i]):
-            other.losses[i] = test
+        alone = TUNING_SEEDS[0] not in by_seed
+        chosen_by = math.inf if alone else loss_of(by_seed[TUNING_SEEDS[0]])
+        if i not in other.losses or chosen_by < other.chosen_by[i]:
+            other.losses[i], other.chosen_by[i] = test, chosen_by
             other.crashed[i] = [s for s in test if "crashed" in by_seed[s]]
+            other.diverged[i] = [s for s in test if by_seed[s]["diverged"]]
             other.recipes[i] = str(first["options"].get("recipe", first["options"].get("scale", "")))
     for other in found.values():
         other.losses = dict(sorted(other.losses.items()))
@@ -126,30 +133,43 @@ def _figures(league_pairs: list[Pair], other: Other) -> dict[str, Any]:
     ratios = theirs.mean(1) / tuned.mean(1)
     recipes = [other.recipes[i] for i in other.losses]
     regrets = [p.regret(r) for p, r in zip(pairs, ratios, strict=True)]
-
-    def against(_: Any, ratios: np.ndarray) -> np.ndarray:
-        return np.array([wins(ratios), geometric(ratios)])
-
-    drawn = clustered(theirs, ours, [p.cell.workload for p in pairs], against)
-    against_it = ours.mean(1) / theirs.mean(1)
-    won, mean = against(None, against_it)
-    by_optimizer = {}
-    for optimizer in dict.fromkeys(p.optimizer for p in pairs):
-        at = [i for i, p in enumerate(pairs) if p.optimizer == optimizer]
-        alone = clustered(theirs[at], ours[at], [pairs[i].cell.workload for i in at], against)
-        by_optimizer[optimizer] = {"value": geometric(against_it[at]), "interval": interval(alone[:, 1])}
+    steady = np.array([not set(other.diverged[i]) & set(seeds) for i in other.losses])
+    unsteady = int((~steady).sum())
+    kept = [p for p, ended in zip(pairs, steady, strict=True) if ended]
     return {
         "seeds": seeds, "crashed_counted": sum(s in seeds for i in other.losses for s in other.crashed[i]),
         "mean_ratio": geometric(ratios), "median_ratio": float(np.median(ratios)), "worst_ratio": ratios.max(),
         "median_regret": float(np.median(regrets)), "worst_regret": max(regrets),
-        "win_rate": {"value": won, "interval": interval(drawn[:, 0])},
-        "glyder_to_it": {"value": mean, "interval": interval(drawn[:, 1])},
-        "glyder_to_it_median": float(np.median(against_it)), "glyder_to_it_by_optimizer": by_optimizer,
         "glyder_mean_ratio": geometric(ours.mean(1) / tuned.mean(1)),
+        "glyder_to_it": _against(pairs, theirs, ours),
+        "glyder_to_it_steady": _against(kept, theirs[steady], ours[steady]) if kept and unsteady else None,
+        "unsteady": unsteady,
         "cells": [
             {"cell": p.cell.name, "optimizer": p.optimizer, "recipe": recipe, "ratio": ratio, "regret": regret}
             for p, recipe, ratio, regret in zip(pairs, recipes, ratios, regrets, strict=True)
         ],
+    }  # fmt: skip
+
+
+def _against(pairs: list[Pair], theirs: np.ndarray, ours: np.ndarray) -> dict[str, Any]:
+    """Glyder's loss over that of the other, of all pairs and of each optimizer's."""
+    found = {"": _mean_and_wins(pairs, theirs, ours)}
+    for optimizer in dict.fromkeys(p.optimizer for p in pairs):
+        at = [i for i, p in enumerate(pairs) if p.optimizer == optimizer]
+        found[optimizer] = _mean_and_wins([pairs[i] for i in at], theirs[at], ours[at])
+    return found.pop("") | {"by_optimizer": found}
+
+
+def _mean_and_wins(pairs: list[Pair], theirs: np.ndarray, ours: np.ndarray) -> dict[str, Any]:
+    def both(_: Any, ratios: np.ndarray) -> np.ndarray:
+        return np.array([geometric(ratios), wins(ratios)])
+
+    drawn = clustered(theirs, ours, [p.cell.workload for p in pairs], both)
+    ratios = ours.mean(1) / theirs.mean(1)
+    mean, won = both(None, ratios)
+    return {
+        "pairs": len(pairs), "value": mean, "interval": interval(drawn[:, 0]), "median": float(np.median(ratios)),
+        "win_rate": {"value": won, "interval": interval(drawn[:, 1])},
     }  # fmt: skip
 
 

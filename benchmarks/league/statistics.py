@@ -266,16 +266,13 @@ def summary(league: League) -> dict[str, Any]:
         "others": group([p for p in league.pairs if p.optimizer not in MAIN]), "reserved": group(league.reserved),
     }  # fmt: skip
     if pairs:
+        apart = {o: of for o in MAIN if (of := [p for p in pairs if p.optimizer == o])}
         found |= group(pairs) | {
-            "by_optimizer": {o: figures(of) | {"worth_runs": worth(of)} for o, of in _apart(pairs).items()},
+            "by_optimizer": {o: figures(of) | {"worth_runs": worth(of)} for o, of in apart.items()},
             "ladder_slope": ladder(pairs), "worth_runs": worth(pairs),
             "rivals": rivals(league), "ranks": standings(league),
         }  # fmt: skip
     return rounded(found)
-
-
-def _apart(pairs: list[Pair]) -> dict[str, list[Pair]]:
-    return {o: of for o in MAIN if (of := [p for p in pairs if p.optimizer == o])}
 
 
 def group(pairs: list[Pair]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Full(Suite):
         return [(cell, o) for cell, o in self.pairs if not cell.reserved]
 
     def _plain(self) -> list[tuple[Cell, str]]:
-        """Those of them that stretch nothing."""
+        """Of the cells that are not reserved, those that stretch nothing."""
         return [(cell, o) for cell, o in self._open() if not cell.stretch]
 
     def _fixed(self) -> list[Study]:

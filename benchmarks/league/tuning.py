@@ -7,7 +7,7 @@ its neighbours again with each other warm-up; the best three of the best warm-up
 from __future__ import annotations
 
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +75,11 @@ def middle(cell: Cell, optimizer: str) -> int:
     return round(2 * (known[optimizer] if optimizer in known else known["AdamW"] + optimizers.CENTRES[optimizer]))
 
 
+def around(half: int) -> range:
+    """It and its neighbours."""
+    return range(half - 1, half + 2)
+
+
 def run_at(cell: Cell, optimizer: str, half: int, warmup: str, seed: int) -> Run:
     return Run(cell.name, optimizer, "tuned", seed, {"peak": peak(half), "warmup": warmup})
 
@@ -84,33 +89,39 @@ def loss_of(record: dict[str, Any]) -> float:
     return math.inf if record["diverged"] else record["validation"]["loss"]
 
 
+def search(halves: Iterable[int], start: int, runs: Callable[[int], list[Run]], store: Store) -> Study:
+    """Mean validation loss by half-decade over the runs of each, and the best: the range is extended until that is
+    inside, or FURTHEST from ``start``."""
+    low, high = min(halves), max(halves)
+    while True:
+        asked = {k: runs(k) for k in range(low, high + 1)}
+        yield [run for of_peak in asked.values() for run in of_peak]
+        found = {k: sum(loss_of(store[run]) for run in of_peak) / len(of_peak) for k, of_peak in asked.items()}
+        best = min(found, key=found.__getitem__)
+        if best == low and best > start - FURTHEST:
+            low -= 1
+        elif best == high and best < start + FURTHEST:
+            high += 1
+        else:
+            return found, best
+
+
 def tune(cell: Cell, optimizer: str, store: Store) -> Study:
     """Ask for the runs of the tuning, one stage after the other; returns a :class:`Peak`."""
-
-    def losses(halves: range | list[int], warmup: str, seeds: tuple[int, ...]) -> Study:
-        """Mean validation loss by half-decade, the range extended until its best is inside."""
-        low, high = min(halves), max(halves)
-        while True:
-            yield [run_at(cell, optimizer, k, warmup, s) for k in range(low, high + 1) for s in seeds]
-            found = {
-                k: sum(loss_of(store[run_at(cell, optimizer, k, warmup, s)]) for s in seeds) / len(seeds)
-                for k in range(low, high + 1)
-            }
-            best = min(found, key=found.__getitem__)
-            if best == low and best > start - FURTHEST:
-                low -= 1
-            elif best == high and best < start + FURTHEST:
-                high += 1
-            else:
-                return found, best
-
     start = middle(cell, optimizer)
+
+    def losses(halves: Iterable[int], warmup: str, seeds: tuple[int, ...]) -> Study:
+        def runs(k: int) -> list[Run]:
+            return [run_at(cell, optimizer, k, warmup, seed) for seed in seeds]
+
+        return search(halves, start, runs, store)
+
     found, best = yield from losses(range(start - SIDE, start + SIDE + 1), WARMUPS[0], TUNING_SEEDS[:1])
     chosen, least = WARMUPS[0], found[best]
     for warmup in WARMUPS[1:]:
-        others, other = yield from losses(range(best - 1, best + 2), warmup, TUNING_SEEDS[:1])
+        others, other = yield from losses(around(best), warmup, TUNING_SEEDS[:1])
         if others[other] < least:
             chosen, least, centre = warmup, others[other], other
     centre = best if chosen == WARMUPS[0] else centre
-    final, half = yield from losses(range(centre - 1, centre + 2), chosen, TUNING_SEEDS)
+    final, half = yield from losses(around(centre), chosen, TUNING_SEEDS)
     return Peak(half, chosen, final)

@@ -16,9 +16,9 @@ from benchmarks.league import cost, data, plan, suites, train
 from benchmarks.league.__main__ import main
 from benchmarks.league.dry import missing
 from benchmarks.league.store import Store
-from benchmarks.league.suites import Suite
+from benchmarks.league.suites import Stage, Suite
 from benchmarks.league.train import Run
-from benchmarks.league.tuning import FURTHEST, tune
+from benchmarks.league.tuning import FURTHEST, Study, loss_of, peak, tune
 from benchmarks.league.workload import Task, cells
 
 from .made import cell, line, play, played, times
@@ -74,6 +74,23 @@ def test_grid_ends_somewhere(tmp_path: Path) -> None:
     assert -FURTHEST - 3 <= found.half <= -FURTHEST
 
 
+@pytest.mark.parametrize("bottom", [-3, 0, 3])
+def test_other_schedules_have_their_own_peak(tmp_path: Path, bottom: int) -> None:
+    """Away from the cosine's, which is at 1; the best of those tried runs on seeds B."""
+    c, store = cell("a"), Store(tmp_path / "runs.jsonl")
+
+    def model(run: Run) -> float:
+        return times(1.0, bottom if "anneal" in run.options else 0)(run)
+
+    play(plan.shapes(c, "SGD", store, ("linear", "wsd")), store, model)
+    for anneal in ("linear", "wsd"):
+        lines = [r for r in store.records.values() if r["options"].get("anneal") == anneal]
+        peaks = {seed: {r["options"]["peak"] for r in lines if r["seed"] == seed} for seed in (101, *plan.RIVAL_SEEDS)}
+        around = sorted({-1, 0, 1} | {bottom - 1, bottom, bottom + 1} | set(range(min(bottom, 0), max(bottom, 0))))
+        assert peaks.pop(101) == {peak(k) for k in around}
+        assert peaks == {seed: {peak(bottom)} for seed in plan.RIVAL_SEEDS}
+
+
 def test_one_fixed_peak_is_chosen_from_all_cells(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Peaks of 10 and 0.1 are best: 1 lies between. None while a cell is not tuned."""
     made = [cell(name, optimizers=("SGD",)) for name in ("a", "b")]
@@ -109,8 +126,24 @@ def test_dry_run_counts_what_is_run(tmp_path: Path) -> None:
         (stage,) = Suite([cell("a", optimizers=("SGD",))], cut, ()).stages()
         assert {run.key for run in missing(stage)} == whole.records.keys() - set(itertools.islice(whole.records, there))
         assert len(Store(cut.path).records) == there
-        if there not in (1, 10):  # of a grid that is cut off the middle is imagined, and what is there is then better
-            assert missing(stage) == [], "who asks for the same again finds it"
+
+
+@pytest.mark.parametrize("there", [0, 7])
+def test_dry_run_counts_a_grid_once(tmp_path: Path, there: int) -> None:
+    """That two studies of a stage ask for, and two stages; of it nothing is there, or all."""
+    store = Store(tmp_path / "runs.jsonl")
+    grid = [Run("a", "SGD", "tuned", 101, {"peak": peak(k)}) for k in range(7)]
+    for k, run in enumerate(grid[:there]):
+        store.add(line(run, 1.0 + abs(k - 3)))
+
+    def study(seed: int) -> Study:
+        yield grid
+        best = min(grid, key=lambda run: loss_of(store[run]))
+        yield [*(dataclasses.replace(best, seed=s) for s in range(102, 107)), best]
+        yield [dataclasses.replace(best, seed=seed)]
+
+    stages = [Stage(name, lambda: [study(1), study(2)], store) for name in ("one", "two")]
+    assert [len(missing(stage)) for stage in stages] == [7 - there + 5 + 2, 0]
 
 
 def test_without_data_the_rest_runs(

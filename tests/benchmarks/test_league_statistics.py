@@ -316,13 +316,15 @@ def test_ladder_slope(tmp_path: Path) -> None:
 
 
 def test_rivals(tmp_path: Path) -> None:
-    """The better recipe is counted, sweeps are no rivals, twins no ranks, a crash counts as the untrained model."""
+    """The recipe that was better on the first of seeds A is counted, whatever it is on seeds B; sweeps are no rivals,
+    twins no ranks, a crash counts as the untrained model."""
     cells = [cell("a"), cell("b")]
     store = played(tmp_path / "runs.jsonl", cells, times(1.0))
     for c, seed in itertools.product(cells, RIVAL_SEEDS):
         base = 0.5 + 0.01 * seed
-        for name, factor in (("good", 1.2), ("poor", 1.3)):
+        for name, factor, first in (("poor", 1.1, 0.6), ("good", 1.2, 0.5), ("unlucky", 1.0, math.inf)):
             store.add(line(Run(c.name, "SGD", "other", seed, {"recipe": name}), factor * base))
+            store.add(line(Run(c.name, "SGD", "other", TUNING_SEEDS[0], {"recipe": name}), first))
         crashed = line(Run(c.name, "SGD", "broken", seed), math.inf) | {"crashed": "ValueError: no"}
         del crashed["initial"]
         store.add(crashed)
@@ -338,10 +340,10 @@ def test_rivals(tmp_path: Path) -> None:
     assert rows["other"]["recipes"] == {"good": 2}
     assert rows["other"]["seeds"] == list(RIVAL_SEEDS)
     assert rows["other"]["mean_ratio"] == pytest.approx(1.2)
-    assert rows["other"]["win_rate"] == {"value": 1.0, "interval": [1.0, 1.0]}
+    assert rows["other"]["glyder_to_it"]["win_rate"] == {"value": 1.0, "interval": [1.0, 1.0]}
     assert rows["broken"]["crashed"] == 6
     assert rows["broken"]["mean_ratio"] == pytest.approx(INITIAL / 0.52, rel=1e-5)
-    assert rows["tuned fixed"]["win_rate"]["value"] == 0
+    assert rows["tuned fixed"]["glyder_to_it"]["win_rate"]["value"] == 0
     ranks = {"tuned": 2.5, "glyder": 2.5, "broken": 5.0, "other": 4.0, "tuned fixed": 1.0}
     assert found["ranks"]["SGD"] == {"cells": 2, "ranks": ranks}
 
