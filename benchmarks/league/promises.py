@@ -137,7 +137,8 @@ def _better(found: dict[str, Any], method: str, text: str) -> Promise:
     median, pairs = f"{ratio['median']:.3f} in the median", f"over {row['pairs']} pairs"
     parts = [f"loss {_apart(ratio)} of its loss in the mean, {median}, {pairs}"]
     if steady is not None:
-        parts.append(f"{_apart(steady)} without the {row['unsteady']} of which a run of it diverged")
+        left_out = f"{row['unsteady']} pair{'s' * (row['unsteady'] > 1)}"
+        parts.append(f"{_apart(steady)} without {left_out} of which a run of it diverged")
     parts += [f"{row[n]} of its runs {n}" for n in ("diverged", "crashed") if row[n]]
     if row["crashed_counted"]:
         parts.append(f"{row['crashed_counted']} that crashed count as the model before training")

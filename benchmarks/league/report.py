@@ -9,6 +9,7 @@ from typing import Any
 
 from benchmarks.league import ablations_report, figures, scale
 from benchmarks.league.markdown import number, ranged, table
+from benchmarks.league.optimizers import MAIN
 from benchmarks.league.pairs import League
 from benchmarks.league.promises import promises
 from benchmarks.league.resample import DEPTH
@@ -179,7 +180,7 @@ def rivals(rows: list[dict[str, Any]]) -> str:
 def rivals_apart(rows: list[dict[str, Any]]) -> str:
     """Those that stand beside several optimizers: what is true of them together need not be of each."""
     several = [r for r in rows if r["pairs"] and len(r["glyder_to_it"]["by_optimizer"]) > 1]
-    optimizers = list(dict.fromkeys(o for r in several for o in r["glyder_to_it"]["by_optimizer"]))
+    optimizers = [o for o in MAIN if any(o in r["glyder_to_it"]["by_optimizer"] for r in several)]
 
     def told(entry: dict[str, Any] | None) -> str:
         if entry is None:

@@ -253,7 +253,9 @@ def test_better_is_told_without_what_diverged(tmp_path: Path) -> None:
     assert row["glyder_to_it"]["value"] == pytest.approx(mean, rel=1e-5)
     assert (row["glyder_to_it_steady"]["value"], row["glyder_to_it_steady"]["pairs"]) == (1.25, 1)
     figure = kept["better than a linear schedule whose peak is tuned"].figure
-    assert figure.endswith("; 1.250 [1.250, 1.250] without the 1 of which a run of it diverged; 1 of its runs diverged")
+    assert figure.endswith(
+        "; 1.250 [1.250, 1.250] without 1 pair of which a run of it diverged; 1 of its runs diverged"
+    )
 
 
 @pytest.mark.parametrize(("factor", "holds"), [(1.5, True), (0.9, False)])
