@@ -11,7 +11,7 @@ from benchmarks.league import ablations_report, figures, scale
 from benchmarks.league.markdown import number, ranged, table
 from benchmarks.league.optimizers import MAIN
 from benchmarks.league.pairs import League
-from benchmarks.league.promises import promises
+from benchmarks.league.promises import promises, worth_runs
 from benchmarks.league.resample import DEPTH
 from benchmarks.league.statistics import summary
 from benchmarks.league.store import Store
@@ -92,6 +92,7 @@ def overall(found: dict[str, Any]) -> str:
     lines.append(["geometric mean ratio without pairs of which a tuned run diverged (how many)", *steady])
     sure = (group["sure"] for group in groups.values())
     lines.append(["pairs surely better, surely worse", *(f"{s['better']}, {s['worse']}" for s in sure)])
+    lines.append(["worth in tuned runs", *(worth_runs(group["worth_runs"]) for group in groups.values())])
     lines.append(["pairs", *(str(group["pairs"]) for group in groups.values())])
     return table(["value [95 %]", *groups], lines)
 

@@ -102,7 +102,7 @@ def knows(name: str, recipe: str) -> bool:
 
 def _mean(losses: dict[int, float]) -> float:
     """Over the seeds that every method has."""
-    return sum(losses[s] for s in RIVAL_SEEDS)
+    return sum(losses[s] for s in RIVAL_SEEDS) / len(RIVAL_SEEDS)
 
 
 def of_pairs(pairs: list[Pair], method: str, seeds: list[int]) -> np.ndarray:
@@ -134,7 +134,6 @@ def _figures(league_pairs: list[Pair], other: Other) -> dict[str, Any]:
     recipes = [other.recipes[i] for i in other.losses]
     regrets = [p.regret(r) for p, r in zip(pairs, ratios, strict=True)]
     steady = np.array([not set(other.diverged[i]) & set(seeds) for i in other.losses])
-    unsteady = int((~steady).sum())
     kept = [p for p, ended in zip(pairs, steady, strict=True) if ended]
     return {
         "seeds": seeds, "crashed_counted": sum(s in seeds for i in other.losses for s in other.crashed[i]),
@@ -142,8 +141,7 @@ def _figures(league_pairs: list[Pair], other: Other) -> dict[str, Any]:
         "median_regret": float(np.median(regrets)), "worst_regret": max(regrets),
         "glyder_mean_ratio": geometric(ours.mean(1) / tuned.mean(1)),
         "glyder_to_it": _against(pairs, theirs, ours),
-        "glyder_to_it_steady": _against(kept, theirs[steady], ours[steady]) if kept and unsteady else None,
-        "unsteady": unsteady,
+        "glyder_to_it_steady": _against(kept, theirs[steady], ours[steady]) if 0 < len(kept) < len(pairs) else None,
         "cells": [
             {"cell": p.cell.name, "optimizer": p.optimizer, "recipe": recipe, "ratio": ratio, "regret": regret}
             for p, recipe, ratio, regret in zip(pairs, recipes, ratios, regrets, strict=True)
@@ -153,11 +151,9 @@ def _figures(league_pairs: list[Pair], other: Other) -> dict[str, Any]:
 
 def _against(pairs: list[Pair], theirs: np.ndarray, ours: np.ndarray) -> dict[str, Any]:
     """Glyder's loss over that of the other, of all pairs and of each optimizer's."""
-    found = {"": _mean_and_wins(pairs, theirs, ours)}
-    for optimizer in dict.fromkeys(p.optimizer for p in pairs):
-        at = [i for i, p in enumerate(pairs) if p.optimizer == optimizer]
-        found[optimizer] = _mean_and_wins([pairs[i] for i in at], theirs[at], ours[at])
-    return found.pop("") | {"by_optimizer": found}
+    at = {o: [i for i, p in enumerate(pairs) if p.optimizer == o] for o in dict.fromkeys(p.optimizer for p in pairs)}
+    apart = {o: _mean_and_wins([pairs[i] for i in of], theirs[of], ours[of]) for o, of in at.items()}
+    return _mean_and_wins(pairs, theirs, ours) | {"by_optimizer": apart}
 
 
 def _mean_and_wins(pairs: list[Pair], theirs: np.ndarray, ours: np.ndarray) -> dict[str, Any]:
@@ -183,7 +179,7 @@ def standings(league: League) -> dict[str, Any]:
         shared = [i for i in indices if all(i in o.losses for o in ranked.values())]
         pairs, seeds = [league.pairs[i] for i in shared], list(RIVAL_SEEDS)
         table = {method: of_pairs(pairs, method, seeds).mean(1) for method in ("tuned", "glyder") if pairs}
-        table |= {n: np.array([_mean(o.losses[i]) / len(seeds) for i in shared]) for n, o in ranked.items() if pairs}
+        table |= {n: np.array([_mean(o.losses[i]) for i in shared]) for n, o in ranked.items() if pairs}
         losses = np.array(list(table.values()))
         ranks = [1 + (losses < line).sum(0) + ((losses == line).sum(0) - 1) / 2 for line in losses]
         means = [float(np.mean(r)) if len(r) else math.nan for r in ranks]

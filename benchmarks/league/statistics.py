@@ -268,8 +268,7 @@ def summary(league: League) -> dict[str, Any]:
     if pairs:
         apart = {o: of for o in MAIN if (of := [p for p in pairs if p.optimizer == o])}
         found |= group(pairs) | {
-            "by_optimizer": {o: figures(of) | {"worth_runs": worth(of)} for o, of in apart.items()},
-            "ladder_slope": ladder(pairs), "worth_runs": worth(pairs),
+            "by_optimizer": {o: figures(of) for o, of in apart.items()}, "ladder_slope": ladder(pairs),
             "rivals": rivals(league), "ranks": standings(league),
         }  # fmt: skip
     return rounded(found)
@@ -287,7 +286,8 @@ def figures(pairs: list[Pair]) -> dict[str, Any]:
     """What is told of them all together."""
     within = [over_seeds(p.test["tuned"], p.test["glyder"]) for p in pairs]
     sure = {"better": sum(high < 1 for _, high in within), "worse": sum(low > 1 for low, _ in within)}
-    return {"pairs": len(pairs), **overall(pairs), "steady_ratio": steady(pairs), "sure": sure}
+    more = {"steady_ratio": steady(pairs), "sure": sure, "worth_runs": worth(pairs)}
+    return {"pairs": len(pairs), **overall(pairs), **more}
 
 
 def rounded(value: Any) -> Any:

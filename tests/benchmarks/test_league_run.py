@@ -67,24 +67,27 @@ def test_grid_grows_until_its_best_is_inside(tmp_path: Path, bottom: int) -> Non
     assert len(tried) == 7 + abs(bottom) - 2
 
 
-def test_grid_ends_somewhere(tmp_path: Path) -> None:
-    """Where a smaller peak is always better."""
+@pytest.mark.parametrize("up", [-1, 1])
+def test_grid_ends_somewhere(tmp_path: Path, up: int) -> None:
+    """Where a smaller peak is always better, or a larger one."""
     store = Store(tmp_path / "runs.jsonl")
-    found = play(tune(cell("a"), "SGD", store), store, lambda run: 1 + float(run.options["peak"]))
-    assert -FURTHEST - 3 <= found.half <= -FURTHEST
+    found = play(tune(cell("a"), "SGD", store), store, lambda run: float(run.options["peak"]) ** -up)
+    assert FURTHEST <= up * found.half <= FURTHEST + 3
 
 
 @pytest.mark.parametrize("bottom", [-3, 0, 3])
 def test_other_schedules_have_their_own_peak(tmp_path: Path, bottom: int) -> None:
-    """Away from the cosine's, which is at 1; the best of those tried runs on seeds B."""
+    """Away from the cosine's, which is at 1; the best of those tried runs on seeds B. The warm-up is the cosine's."""
     c, store = cell("a"), Store(tmp_path / "runs.jsonl")
 
     def model(run: Run) -> float:
-        return times(1.0, bottom if "anneal" in run.options else 0)(run)
+        late = 0.01 * (run.options["warmup"] != "none")
+        return late + times(1.0, bottom if "anneal" in run.options else 0)(run)
 
     play(plan.shapes(c, "SGD", store, ("linear", "wsd")), store, model)
     for anneal in ("linear", "wsd"):
         lines = [r for r in store.records.values() if r["options"].get("anneal") == anneal]
+        assert {r["options"]["warmup"] for r in lines} == {"none"}
         peaks = {seed: {r["options"]["peak"] for r in lines if r["seed"] == seed} for seed in (101, *plan.RIVAL_SEEDS)}
         around = sorted({-1, 0, 1} | {bottom - 1, bottom, bottom + 1} | set(range(min(bottom, 0), max(bottom, 0))))
         assert peaks.pop(101) == {peak(k) for k in around}

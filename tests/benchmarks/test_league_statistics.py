@@ -325,6 +325,7 @@ def test_rivals(tmp_path: Path) -> None:
         for name, factor, first in (("poor", 1.1, 0.6), ("good", 1.2, 0.5), ("unlucky", 1.0, math.inf)):
             store.add(line(Run(c.name, "SGD", "other", seed, {"recipe": name}), factor * base))
             store.add(line(Run(c.name, "SGD", "other", TUNING_SEEDS[0], {"recipe": name}), first))
+        store.add(line(Run(c.name, "SGD", "other", seed, {"recipe": "not chosen among"}), 0.9 * base))
         crashed = line(Run(c.name, "SGD", "broken", seed), math.inf) | {"crashed": "ValueError: no"}
         del crashed["initial"]
         store.add(crashed)
