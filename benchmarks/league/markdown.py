@@ -21,3 +21,10 @@ def ranged(entry: dict[str, Any], digits: int = 3) -> str:
     """A value and its interval."""
     low, high = entry["interval"]
     return f"{number(entry['value'], digits)} [{number(low, digits)}, {number(high, digits)}]"
+
+
+def worth_runs(worth: dict[str, Any]) -> str:
+    """How many tuned runs one of glyder is worth, and its interval."""
+    counts = (worth["runs"], *worth["interval"])
+    value, *ends = (str(k) if k <= worth["most"] else f"more than {worth['most']}" for k in counts)
+    return f"{value} [{', '.join(ends)}]"

@@ -6,7 +6,7 @@ import statistics
 from typing import Any, NamedTuple
 
 from benchmarks.league import scale
-from benchmarks.league.markdown import ranged
+from benchmarks.league.markdown import ranged, worth_runs
 from benchmarks.league.optimizers import MAIN
 from benchmarks.league.rivals import CLASS
 from benchmarks.league.statistics import PASSED
@@ -124,12 +124,6 @@ def _worth(worth: dict[str, Any] | None, by_optimizer: dict[str, dict[str, Any]]
     return Promise(text, holds, f"{worth_runs(worth)}, at a mean ratio of {worth['glyder']:.3f}; {last}; {each}")
 
 
-def worth_runs(worth: dict[str, Any]) -> str:
-    counts = (worth["runs"], *worth["interval"])
-    value, *ends = (str(k) if k <= worth["most"] else f"more than {worth['most']}" for k in counts)
-    return f"{value} [{', '.join(ends)}]"
-
-
 def _better(found: dict[str, Any], method: str, text: str, optimizer: str) -> Promise:
     """By the geometric mean of loss ratios, the upper end of its interval below 1. For each optimizer alone: where one
     method fails with one of them, the mean over all would hide what it is with the others."""
@@ -143,8 +137,9 @@ def _better(found: dict[str, Any], method: str, text: str, optimizer: str) -> Pr
         return Promise(text, None, "; ".join(["no run counts", *ended]))
     won = f"{100 * ratio['win_rate']['value']:.0f} % of {ratio['pairs']} pairs won"
     parts = [f"loss {ranged(ratio)} of its loss in the mean, {ratio['median']:.3f} in the median, {won}"]
-    steady = (row["glyder_to_it_steady"] or {"by_optimizer": {}})["by_optimizer"].get(optimizer)
-    if steady is not None and (left_out := ratio["pairs"] - steady["pairs"]):
+    kept = row["glyder_to_it_steady"]  # None where nothing diverged
+    steady = kept and kept["by_optimizer"].get(optimizer)
+    if steady and (left_out := ratio["pairs"] - steady["pairs"]):
         parts.append(f"{ranged(steady)} without {left_out} of them in which it diverged")
     if row["crashed_counted"]:
         ended.append(f"{row['crashed_counted']} that crashed count as the model before training")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.league import ablations_report, figures, scale
-from benchmarks.league.markdown import number, ranged, table
+from benchmarks.league.markdown import number, ranged, table, worth_runs
 from benchmarks.league.optimizers import MAIN
 from benchmarks.league.pairs import League
-from benchmarks.league.promises import promises, worth_runs
+from benchmarks.league.promises import promises
 from benchmarks.league.resample import DEPTH
 from benchmarks.league.statistics import summary
 from benchmarks.league.store import Store

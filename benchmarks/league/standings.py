@@ -31,15 +31,16 @@ SWEEPS = {"glyder": {"scale", "start"}, "plain": {"peak"}}
 
 @dataclass
 class Other:
-    """A method beside the two: by the index of the pair, test losses by seed, the recipe, the loss that this was chosen
-    by, and seeds that crashed or diverged."""
+    """A method beside the two: all its lines; by the index of the pair those of the recipe that counts, by seed; and
+    the test losses of these."""
 
-    losses: dict[int, dict[int, float]] = field(default_factory=dict)
-    recipes: dict[int, str] = field(default_factory=dict)
-    chosen_by: dict[int, float] = field(default_factory=dict)
-    crashed: dict[int, list[int]] = field(default_factory=dict)
-    diverged: dict[int, list[int]] = field(default_factory=dict)
     lines: list[Record] = field(default_factory=list)
+    runs: dict[int, dict[int, Record]] = field(default_factory=dict)
+    losses: dict[int, dict[int, float]] = field(default_factory=dict)
+
+    def recipe(self, i: int) -> str:
+        options = next(iter(self.runs[i].values()))["options"]
+        return str(options.get("recipe", options.get("scale", "")))
 
     @property
     def seeds(self) -> list[int]:
@@ -79,17 +80,17 @@ def collect(league: League) -> dict[str, Other]:
         i = index.get((cell, optimizer))
         if i is None or any(s not in by_seed for s in RIVAL_SEEDS):
             continue
-        test = {s: league.loss(by_seed[s], "test") for s in FRESH_SEEDS if s in by_seed}
-        alone = TUNING_SEEDS[0] not in by_seed
-        chosen_by = math.inf if alone else loss_of(by_seed[TUNING_SEEDS[0]])
-        if i not in other.losses or chosen_by < other.chosen_by[i]:
-            other.losses[i], other.chosen_by[i] = test, chosen_by
-            other.crashed[i] = [s for s in test if "crashed" in by_seed[s]]
-            other.diverged[i] = [s for s in test if by_seed[s]["diverged"]]
-            other.recipes[i] = str(first["options"].get("recipe", first["options"].get("scale", "")))
+        if i not in other.runs or _chosen_by(by_seed) < _chosen_by(other.runs[i]):
+            other.runs[i] = by_seed
+            other.losses[i] = {s: league.loss(by_seed[s], "test") for s in FRESH_SEEDS if s in by_seed}
     for other in found.values():
         other.losses = dict(sorted(other.losses.items()))
     return dict(sorted(found.items()))
+
+
+def _chosen_by(by_seed: dict[int, Record]) -> float:
+    """Validation loss on the first of seeds A, infinite without that."""
+    return loss_of(by_seed[TUNING_SEEDS[0]]) if TUNING_SEEDS[0] in by_seed else math.inf
 
 
 def knows(name: str, recipe: str) -> bool:
@@ -119,9 +120,10 @@ def rivals(league: League) -> list[dict[str, Any]]:
             "crashed": sum("crashed" in r for r in other.lines),
             "diverged": sum(r["diverged"] for r in other.lines if installed(r)),
         }
-        recipes = dict(sorted(Counter(r for r in other.recipes.values() if r).items()))
+        chosen = [other.recipe(i) for i in other.losses]
+        recipes = dict(sorted(Counter(filter(None, chosen)).items()))
         figures = _figures(league.pairs, other) if other.losses else {}
-        knowing = sum(knows(name, other.recipes[i]) for i in other.losses)
+        knowing = sum(knows(name, recipe) for recipe in chosen)
         counted = {"method": name, "pairs": len(other.losses), "know_length": knowing, "recipes": recipes}
         rows.append({**counted, **ended, **figures})
     return rows
@@ -131,12 +133,13 @@ def _figures(league_pairs: list[Pair], other: Other) -> dict[str, Any]:
     pairs, seeds = [league_pairs[i] for i in other.losses], other.seeds
     theirs, tuned, ours = other.table(seeds), of_pairs(pairs, "tuned", seeds), of_pairs(pairs, "glyder", seeds)
     ratios = theirs.mean(1) / tuned.mean(1)
-    recipes = [other.recipes[i] for i in other.losses]
+    recipes = [other.recipe(i) for i in other.losses]
     regrets = [p.regret(r) for p, r in zip(pairs, ratios, strict=True)]
-    steady = np.array([not set(other.diverged[i]) & set(seeds) for i in other.losses])
+    compared = [[other.runs[i][s] for s in seeds] for i in other.losses]
+    steady = np.array([not any(r["diverged"] for r in runs) for runs in compared])
     kept = [p for p, ended in zip(pairs, steady, strict=True) if ended]
     return {
-        "seeds": seeds, "crashed_counted": sum(s in seeds for i in other.losses for s in other.crashed[i]),
+        "seeds": seeds, "crashed_counted": sum("crashed" in r for runs in compared for r in runs),
         "mean_ratio": geometric(ratios), "median_ratio": float(np.median(ratios)), "worst_ratio": ratios.max(),
         "median_regret": float(np.median(regrets)), "worst_regret": max(regrets),
         "glyder_mean_ratio": geometric(ours.mean(1) / tuned.mean(1)),
