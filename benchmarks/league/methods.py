@@ -41,9 +41,9 @@ class Scheduled:
     module: ClassVar[str] = ""
     """The module of glyder that sets the rates, if one does: with what it imports, it decides what a run is."""
 
-    def __init__(self, task: Task, optimizer: str, lr: float) -> None:
+    def __init__(self, task: Task, cell: Cell, optimizer: str, lr: float) -> None:
         self.model = task.model
-        self.optimizers = optimizers.make(optimizer, task.model, lr)
+        self.optimizers = optimizers.make(optimizer, task.model, lr, cell.decay)
         self.schedulers: list[Any] = []
 
     def step(self, loss: Tensor) -> None:
@@ -75,7 +75,7 @@ class Tuned(Scheduled):
     def __init__(
         self, task: Task, cell: Cell, optimizer: str, peak: float, anneal: str = "cosine", warmup: str = "5%"
     ) -> None:
-        super().__init__(task, optimizer, peak)
+        super().__init__(task, cell, optimizer, peak)
         warm = warmup_steps(warmup, cell.steps)
         self.schedulers = [glyder.AnnealedLR(o, cell.steps, anneal, warmup=warm) for o in self.optimizers]
 
@@ -91,7 +91,7 @@ class Glyder(Scheduled):
     def __init__(
         self, task: Task, cell: Cell, optimizer: str, start: float = 1e-3, horizon: bool = True, **options: Any
     ) -> None:
-        super().__init__(task, optimizer, start)
+        super().__init__(task, cell, optimizer, start)
         if cell.squared:
             options.setdefault("loss", "squared_error")
         made = self.optimizers if len(self.optimizers) > 1 else self.optimizers[0]

@@ -53,5 +53,18 @@ CENTRES = {"RMSprop": -0.5, "Muon": 0.5, "Lion": -1.0, "AdaBelief": 0.0, "Lookah
 """Where the grid of peaks starts, in decades from AdamW's."""
 
 
-def make(optimizer: str, model: nn.Module, lr: float) -> Made:
-    return MAKERS[optimizer](model, lr)
+def make(optimizer: str, model: nn.Module, lr: float, decay: float | None = None) -> Made:
+    """``decay`` is AdamW's weight decay of matrices, other parameters get none; None leaves what the optimizer has.
+
+    SGD has none: at its rates, ten to a hundred times AdamW's, what people give AdamW would eat the weights.
+    """
+    made = MAKERS[optimizer](model, lr)
+    if decay is not None and optimizer == "AdamW":
+        for each in made:
+            (group,) = each.param_groups
+            params = group["params"]
+            matrices, rest = [p for p in params if p.ndim >= 2], [p for p in params if p.ndim < 2]
+            group.update(params=matrices, weight_decay=decay)
+            if rest:
+                each.add_param_group({"params": rest, "weight_decay": 0.0})
+    return made

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -49,15 +48,8 @@ def score_numbers(model: nn.Module, part: Rows, rows: int = 1000) -> Score:
     return {"loss": loss / len(y)}
 
 
-def classification(model: Model, parts: Parts, batch: int, seed: int, label_noise: float = 0.0) -> Task:
-    """``label_noise`` is the share of training labels that are drawn anew."""
-    x, y = parts["train"]
-    if label_noise:
-        generator = torch.Generator().manual_seed(1)
-        classes = int(y.max()) + 1
-        anew = torch.rand(len(y), generator=generator) < label_noise
-        y = torch.where(anew, torch.randint(0, classes, y.shape, generator=generator), y)
-    return _task(model, {**parts, "train": (x, y)}, batch, seed, cross_entropy, score_labels)
+def classification(model: Model, parts: Parts, batch: int, seed: int) -> Task:
+    return _task(model, parts, batch, seed, cross_entropy, score_labels)
 
 
 def regression(model: Model, parts: Parts, batch: int, seed: int) -> Task:

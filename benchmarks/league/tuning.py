@@ -1,4 +1,4 @@
-"""The rival: a schedule whose peak, and warm-up, are tuned for the cell and the optimizer.
+"""The rival: a linear decay whose peak, and warm-up, are tuned for the cell and the optimizer.
 
 On seeds A and the validation part: seven peaks half a decade apart, more while the best is at the edge; the best and
 its neighbours again with each other warm-up; the best three of the best warm-up on every seed A.
@@ -61,7 +61,7 @@ class Peak:
 
     @property
     def options(self) -> dict[str, Any]:
-        return {"peak": self.rate, "warmup": self.warmup}
+        return {"peak": self.rate, "warmup": self.warmup, "anneal": "linear"}
 
 
 def peak(half: int) -> float:
@@ -81,7 +81,7 @@ def around(half: int) -> range:
 
 
 def run_at(cell: Cell, optimizer: str, half: int, warmup: str, seed: int) -> Run:
-    return Run(cell.name, optimizer, "tuned", seed, {"peak": peak(half), "warmup": warmup})
+    return Run(cell.name, optimizer, "tuned", seed, {"peak": peak(half), "warmup": warmup, "anneal": "linear"})
 
 
 def loss_of(record: dict[str, Any]) -> float:

@@ -50,13 +50,16 @@ class Cell:
     stretch: str = ""
     needs: tuple[str, ...] = ()
     clip: float | None = None
+    decay: float | None = None  # AdamW's weight decay, of matrices alone; None: the optimizer's default
     squared: bool = False  # the loss is a mean squared error over all outputs
+    transformer: bool = False
     reserved: bool = False
+    apart: bool = False  # in no overall figure: every good rate overfits
     suites: tuple[str, ...] = ("full",)
     optimizers: tuple[str, ...] = ("SGD", "momentum", "AdamW")
 
     def missing(self) -> list[str]:
-        """Data sets that this cell needs and this machine lacks."""
+        """Data sets, and packages that carry some, that this cell needs and this machine lacks."""
         return [name for name in self.needs if not data.present(name)]
 
 

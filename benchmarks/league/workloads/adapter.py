@@ -66,4 +66,6 @@ def build(seed: int) -> Task:
     )
 
 
-CELLS = (Cell("adapter", "adapter", build, 300, CENTRE, "low-rank adapters", ("shakespeare", "multi30k")),)
+CELLS = (
+    Cell("adapter", "adapter", build, 300, CENTRE, "low-rank adapters", ("shakespeare", "multi30k"), transformer=True),
+)

@@ -19,4 +19,4 @@ def build(seed: int) -> Task:
     return regression(net, data.diabetes(), 32, seed)
 
 
-CELLS = (Cell("diabetes", "diabetes", build, 400, CENTRE, squared=True),)
+CELLS = (Cell("diabetes", "diabetes", build, 400, CENTRE, squared=True, apart=True),)

@@ -26,11 +26,12 @@ def conv() -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(32 * 4 * 4, 10))
 
 
-def build(model: Callable[[], nn.Module], seed: int) -> Task:
-    return classification(model, data.digits(), 32, seed)
+def build(model: Callable[[], nn.Module], seed: int, batch: int = 32) -> Task:
+    return classification(model, data.digits(), batch, seed)
 
 
 CELLS = (
     Cell("digits-mlp", "digits-mlp", partial(build, mlp), 600, CENTRE, suites=("smoke", "quick", "full", "ablations")),
+    Cell("digits-mlp-t30", "digits-mlp", partial(build, mlp, batch=128), 30, CENTRE, "30 updates"),
     Cell("digits-conv", "digits-conv", partial(build, conv), 400, CENTRE, suites=("full", "ablations")),
 )

@@ -19,4 +19,4 @@ def build(seed: int) -> Task:
     return classification(net, data.libsvm("ijcnn1"), 64, seed)
 
 
-CELLS = (Cell("ijcnn1", "ijcnn1", build, 1000, CENTRE, "unbalanced classes", ("ijcnn1",), reserved=True),)
+CELLS = (Cell("ijcnn1", "ijcnn1", build, 1000, CENTRE, "unbalanced classes", ("ijcnn1",)),)

@@ -1,4 +1,4 @@
-"""Convolutional net with BatchNorm on MNIST, and at a large batch."""
+"""Convolutional net with BatchNorm on MNIST, and at a large and a small batch."""
 
 from __future__ import annotations
 
@@ -27,4 +27,5 @@ def build(seed: int, batch: int = 64) -> Task:
 CELLS = (
     Cell("mnist-conv", "mnist-conv", build, 400, CENTRE, needs=("mnist",), suites=("quick", "full")),
     Cell("mnist-conv-b512", "mnist-conv", partial(build, batch=512), 100, CENTRE, "batch 512", ("mnist",)),
+    Cell("mnist-conv-b8", "mnist-conv", partial(build, batch=8), 800, CENTRE, "batch 8", ("mnist",)),
 )

@@ -59,4 +59,4 @@ def build(seed: int) -> Task:
     )
 
 
-CELLS = (Cell("multi30k", "multi30k", build, 400, CENTRE, needs=("multi30k",)),)
+CELLS = (Cell("multi30k", "multi30k", build, 400, CENTRE, needs=("multi30k",), transformer=True),)

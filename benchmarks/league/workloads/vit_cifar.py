@@ -35,4 +35,4 @@ def build(seed: int) -> Task:
     return dataclasses.replace(task, evaluate=lambda model, part: score_labels(model, scored[part]))
 
 
-CELLS = (Cell("vit-cifar", "vit-cifar", build, 250, CENTRE, needs=("cifar",), reserved=True),)
+CELLS = (Cell("vit-cifar", "vit-cifar", build, 250, CENTRE, needs=("cifar",), transformer=True),)
