@@ -124,9 +124,8 @@ static GL_NOINLINE void reduce(struct job *job, int64_t segments, double *sums) 
             sums[p] = value(&job->total[p]);
 }
 
-static enum gl_status check(const struct gl_operand *operand, int operands, int64_t segments, uint32_t want,
-                            const double *sums) {
-    if (operands < 1 || operands > GL_OPERANDS_MAX || operand == NULL || sums == NULL)
+static enum gl_status check(const struct gl_operand *operand, int operands, int64_t segments, uint32_t want) {
+    if (operands < 1 || operands > GL_OPERANDS_MAX || operand == NULL)
         return GL_ERR_ARGUMENT;
     if (want >> GL_PAIR(0, operands) != 0)
         return GL_ERR_ARGUMENT;
@@ -142,12 +141,29 @@ static enum gl_status check(const struct gl_operand *operand, int operands, int6
 
 enum gl_status gl_reduce(const struct gl_operand *operand, int operands, int64_t segments, uint32_t want,
                          double sums[GL_PAIRS_MAX]) {
-    enum gl_status status = check(operand, operands, segments, want, sums);
+    enum gl_status status = sums == NULL ? GL_ERR_ARGUMENT : check(operand, operands, segments, want);
     if (status != GL_OK)
         return status;
     struct job job = {.operand = operand, .operands = operands, .want = want, .kernels = &gl_kernels_current()->stream};
     gl_fpenv saved = gl_fpenv_enter();
     reduce(&job, segments, sums);
+    gl_fpenv_leave(saved);
+    return GL_OK;
+}
+
+enum gl_status gl_reduce_each(const struct gl_operand *operand, int operands, int64_t segments, uint32_t want,
+                              double (*sums)[GL_PAIRS_MAX]) {
+    enum gl_status status = sums == NULL && segments > 0 ? GL_ERR_ARGUMENT : check(operand, operands, segments, want);
+    if (status != GL_OK)
+        return status;
+    gl_fpenv saved = gl_fpenv_enter();
+    for (int64_t s = 0; s < segments; s++) {
+        struct gl_operand one[GL_OPERANDS_MAX];
+        for (int i = 0; i < operands; i++)
+            one[i] = (struct gl_operand){operand[i].plus + s, operand[i].minus ? operand[i].minus + s : NULL};
+        struct job job = {.operand = one, .operands = operands, .want = want, .kernels = &gl_kernels_current()->stream};
+        reduce(&job, 1, sums[s]);
+    }
     gl_fpenv_leave(saved);
     return GL_OK;
 }

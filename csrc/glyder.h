@@ -83,6 +83,21 @@ struct gl_operand {
 enum gl_status gl_reduce(const struct gl_operand *operand, int operands, int64_t segments, uint32_t want,
                          double sums[GL_PAIRS_MAX]);
 
+/* The same for every segment by itself: sums[s] is what gl_reduce gives for the lists' segments s alone. */
+enum gl_status gl_reduce_each(const struct gl_operand *operand, int operands, int64_t segments, uint32_t want,
+                              double (*sums)[GL_PAIRS_MAX]);
+
+/* ---------------------------------------------------------------- tensor by tensor */
+
+/* *mean = mean over i of ab_i/sqrt(aa_i bb_i), the cosines of n pairs of vectors, from their inner products.  Pairs of
+ * which one has no length do not count; *counted is the number of those that do, and with none *mean is 0. */
+enum gl_status gl_mean_cosine(const double *ab, const double *aa, const double *bb, int64_t n, double *mean,
+                              int64_t *counted);
+
+/* *sum = sum over i of dd_i/xx_i, squared lengths relative to those of other vectors.  Where one of them is 0 there is
+ * no ratio, and the pair does not count. */
+enum gl_status gl_sum_of_ratios(const double *dd, const double *xx, int64_t n, double *sum, int64_t *counted);
+
 /* ---------------------------------------------------------------- writers */
 
 /* dst <- src.  Equal dtypes: a copy of the bits.  Otherwise rounded to nearest even. */

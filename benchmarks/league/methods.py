@@ -86,17 +86,22 @@ class Glyder(Scheduled):
     ``start`` is what the optimizer is made with; without ``horizon`` the length of the run is not told.
     """
 
-    module = "descent"
+    module = "glyder_lr"
 
     def __init__(
         self, task: Task, cell: Cell, optimizer: str, start: float = 1e-3, horizon: bool = True, **options: Any
     ) -> None:
         super().__init__(task, cell, optimizer, start)
-        if cell.squared:
-            options.setdefault("loss", "squared_error")
-        made = self.optimizers if len(self.optimizers) > 1 else self.optimizers[0]
-        self.scheduler = glyder.GlyderLR(made, task.model, total_steps=cell.steps if horizon else None, **options)
+        self.scheduler = self.scheduled(task, cell, total_steps=cell.steps if horizon else None, **options)
         self.schedulers = [self.scheduler]
+
+    @property
+    def made(self) -> Any:
+        """The optimizer, or the list of them."""
+        return self.optimizers if len(self.optimizers) > 1 else self.optimizers[0]
+
+    def scheduled(self, task: Task, cell: Cell, **options: Any) -> Any:
+        return glyder.GlyderLR(self.made, **options)
 
     def cost(self) -> tuple[float, int]:
         return self.scheduler.cost
@@ -105,8 +110,14 @@ class Glyder(Scheduled):
 class Followed(Glyder):
     """GLyDER as published: the locally optimal rate followed to the end, without annealing."""
 
+    module = "local_optimum"
+
     def __init__(self, task: Task, cell: Cell, optimizer: str, scale: float) -> None:
         super().__init__(task, cell, optimizer, scale=scale, refresh="always", anneal=None)
+
+    def scheduled(self, task: Task, cell: Cell, **options: Any) -> Any:
+        loss = {"loss": "squared_error"} if cell.squared else {}
+        return glyder.LocalOptimumLR(self.made, task.model, **loss, **options)
 
 
 Maker = Callable[..., Method]

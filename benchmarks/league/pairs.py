@@ -90,7 +90,7 @@ class League:
         lines = list(store.records.values())
         self.recipe = recipe or _recipe(lines, "glyder")
         there = FAMILY.keys() & {r["method"] for r in lines}
-        wanted = {"descent": self.recipe} | {train.module(m): _recipe(lines, m) for m in there}
+        wanted = {"glyder_lr": self.recipe} | {train.module(m): _recipe(lines, m) for m in there}
         self.lines = [r for r in lines if r.get("recipe") == wanted.get(train.module(r["method"]), r.get("recipe"))]
         self.runs: dict[tuple[str, str, str, str], dict[int, Record]] = {}
         self.initial: dict[tuple[str, int], float] = {}

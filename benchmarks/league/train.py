@@ -58,11 +58,11 @@ class Run:
 @functools.cache
 def module(method: str) -> str:
     """The module of glyder that sets its rates, empty if none does; what measures GlyderLR is no method."""
-    return "descent" if method.startswith("glyder") else getattr(makers().get(method), "module", "")
+    return "glyder_lr" if method.startswith("glyder") else getattr(makers().get(method), "module", "")
 
 
 @functools.cache
-def recipe(module: str = "descent") -> str:
+def recipe(module: str = "glyder_lr") -> str:
     """A short hash of the code that decides what a scheduler does; its comments and docstrings play no part."""
     package = Path(glyder.__file__).parent
     code = [bare(path.read_text(encoding="utf-8")) for path in reached(package, module)]
@@ -119,7 +119,7 @@ def recorded(run: Run, does: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
     """The line of a run: what it is, where it ran, and what ``does``, on one thread, makes of it."""
     line = {
         "key": run.key, "cell": run.cell, "optimizer": run.optimizer, "method": run.method, "seed": run.seed,
-        "options": run.options, "steps": cells()[run.cell].steps, "recipe": recipe(module(run.method) or "descent"),
+        "options": run.options, "steps": cells()[run.cell].steps, "recipe": recipe(module(run.method) or "glyder_lr"),
         "environment": environment(),
     }  # fmt: skip
     threads = torch.get_num_threads()

@@ -85,21 +85,29 @@ static unsigned char *read_pairs(PyObject *pairs, struct operands *out) {
     return place;
 }
 
-/* The sums at these places, in their order. */
-static PyObject *collect(const unsigned char *place, Py_ssize_t count, const double *sums) {
-    PyObject *result = NULL, *list = PyList_New(0);
-    for (Py_ssize_t p = 0; list && p < count; p++) {
-        PyObject *value = PyFloat_FromDouble(sums[place[p]]);
-        if (!value || PyList_Append(list, value) < 0) {
-            Py_CLEAR(list);
-        }
-        Py_XDECREF(value);
-    }
-    if (list) {
-        result = PyList_AsTuple(list);
-    }
+/* A list as a tuple; takes the list's reference, and NULL gives NULL. */
+static PyObject *as_tuple(PyObject *list) {
+    PyObject *result = list ? PyList_AsTuple(list) : NULL;
     Py_XDECREF(list);
     return result;
+}
+
+/* 0, or -1 and an exception; `value` is the caller's reference, which it gives up, and may be NULL. */
+static int append(PyObject *list, PyObject *value) {
+    int status = value ? PyList_Append(list, value) : -1;
+    Py_XDECREF(value);
+    return status;
+}
+
+/* The sums at these places, in their order. */
+static PyObject *collect(const unsigned char *place, Py_ssize_t count, const double *sums) {
+    PyObject *list = PyList_New(0);
+    for (Py_ssize_t p = 0; list && p < count; p++) {
+        if (append(list, PyFloat_FromDouble(sums[place[p]])) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    return as_tuple(list);
 }
 
 PyDoc_STRVAR(reduce_doc, "reduce(operands, pairs, /)\n--\n\n"
@@ -131,6 +139,138 @@ done:
     PyMem_Free(place);
     Py_XDECREF(operands);
     Py_XDECREF(pairs);
+    return result;
+}
+
+PyDoc_STRVAR(reduce_each_doc, "reduce_each(operands, pairs, /)\n--\n\n"
+                              "The same for every segment by itself: a tuple of numbers for each of the pairs.");
+
+/* The sums of one pair, segment by segment. */
+static PyObject *column(double (*sums)[GL_PAIRS_MAX], Py_ssize_t count, int place) {
+    PyObject *list = PyList_New(0);
+    for (Py_ssize_t s = 0; list && s < count; s++) {
+        if (append(list, PyFloat_FromDouble(sums[s][place])) < 0) {
+            Py_CLEAR(list);
+        }
+    }
+    return as_tuple(list);
+}
+
+static PyObject *reduce_each(PyObject *module, PyObject *args) {
+    PyObject *operands_arg = NULL, *pairs_arg = NULL, *operands = NULL, *pairs = NULL, *result = NULL;
+    struct operands all = {.first = NULL};
+    double (*sums)[GL_PAIRS_MAX] = NULL;
+    unsigned char *place = NULL;
+    enum gl_status status;
+    if (!PyArg_ParseTuple(args, "OO:reduce_each", &operands_arg, &pairs_arg)) {
+        return NULL;
+    }
+    operands = PySequence_Tuple(operands_arg);
+    pairs = operands ? PySequence_Tuple(pairs_arg) : NULL;
+    if (!pairs || read_operands(glpy_state_of_module(module), operands, &all) < 0) {
+        goto done;
+    }
+    place = read_pairs(pairs, &all);
+    sums = place ? PyMem_Calloc((size_t)all.first->count, sizeof *sums) : NULL;
+    if (!sums) {
+        if (place) {
+            PyErr_NoMemory();
+        }
+        goto done;
+    }
+    GLPY_KERNEL(all.first->size, status = gl_reduce_each(all.operand, all.count, all.first->count, all.want, sums));
+    if (glpy_check(status, "reduce_each") == 0) {
+        PyObject *list = PyList_New(0);
+        for (Py_ssize_t p = 0; list && p < PyTuple_Size(pairs); p++) {
+            if (append(list, column(sums, all.first->count, place[p])) < 0) {
+                Py_CLEAR(list);
+            }
+        }
+        result = as_tuple(list);
+    }
+done:
+    PyMem_Free(sums);
+    PyMem_Free(place);
+    Py_XDECREF(operands);
+    Py_XDECREF(pairs);
+    return result;
+}
+
+/* ---------------------------------------------------------------- tensor by tensor */
+
+/* A sequence of numbers as doubles, to be freed with PyMem_Free; NULL and an exception if it is none. */
+static double *read_numbers(PyObject *object, const char *name, Py_ssize_t *count) {
+    PyObject *items = PySequence_Tuple(object);
+    double *numbers = NULL;
+    if (!items) {
+        return NULL;
+    }
+    Py_ssize_t n = PyTuple_Size(items);
+    if (*count >= 0 && n != *count) {
+        PyErr_Format(PyExc_ValueError, "%s must have %zd numbers, as the first argument has, got %zd", name, *count, n);
+        goto done;
+    }
+    numbers = PyMem_Calloc((size_t)n, sizeof *numbers);
+    if (!numbers) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    for (Py_ssize_t i = 0; i < n; i++) {
+        numbers[i] = PyFloat_AsDouble(PyTuple_GetItem(items, i));
+        if (numbers[i] == -1.0 && PyErr_Occurred()) {
+            PyMem_Free(numbers);
+            numbers = NULL;
+            goto done;
+        }
+    }
+    *count = n;
+done:
+    Py_DECREF(items);
+    return numbers;
+}
+
+PyDoc_STRVAR(mean_cosine_doc,
+             "mean_cosine(ab, aa, bb, /)\n--\n\n"
+             "Mean of the cosines of pairs of vectors, from their inner products; and how many count.");
+
+static PyObject *mean_cosine(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *ab_arg = NULL, *aa_arg = NULL, *bb_arg = NULL, *result = NULL;
+    Py_ssize_t n = -1;
+    double mean = 0;
+    int64_t counted = 0;
+    if (!PyArg_ParseTuple(args, "OOO:mean_cosine", &ab_arg, &aa_arg, &bb_arg)) {
+        return NULL;
+    }
+    double *ab = read_numbers(ab_arg, "mean_cosine: ab", &n);
+    double *aa = ab ? read_numbers(aa_arg, "mean_cosine: aa", &n) : NULL;
+    double *bb = aa ? read_numbers(bb_arg, "mean_cosine: bb", &n) : NULL;
+    if (bb && glpy_check(gl_mean_cosine(ab, aa, bb, n, &mean, &counted), "mean_cosine") == 0) {
+        result = Py_BuildValue("(dL)", mean, (long long)counted);
+    }
+    PyMem_Free(ab);
+    PyMem_Free(aa);
+    PyMem_Free(bb);
+    return result;
+}
+
+PyDoc_STRVAR(sum_of_ratios_doc, "sum_of_ratios(dd, xx, /)\n--\n\n"
+                                "Sum of the quotients of squared lengths; and how many count.");
+
+static PyObject *sum_of_ratios(PyObject *Py_UNUSED(module), PyObject *args) {
+    PyObject *dd_arg = NULL, *xx_arg = NULL, *result = NULL;
+    Py_ssize_t n = -1;
+    double sum = 0;
+    int64_t counted = 0;
+    if (!PyArg_ParseTuple(args, "OO:sum_of_ratios", &dd_arg, &xx_arg)) {
+        return NULL;
+    }
+    double *dd = read_numbers(dd_arg, "sum_of_ratios: dd", &n);
+    double *xx = dd ? read_numbers(xx_arg, "sum_of_ratios: xx", &n) : NULL;
+    if (xx && glpy_check(gl_sum_of_ratios(dd, xx, n, &sum, &counted), "sum_of_ratios") == 0) {
+        result = Py_BuildValue("(dL)", sum, (long long)counted);
+    }
+    PyMem_Free(dd);
+    PyMem_Free(xx);
     return result;
 }
 
@@ -221,6 +361,9 @@ static PyObject *perturb(PyObject *module, PyObject *args) {
 }
 
 PyMethodDef glpy_reduce_methods[] = {{"reduce", reduce, METH_VARARGS, reduce_doc},
+                                     {"reduce_each", reduce_each, METH_VARARGS, reduce_each_doc},
+                                     {"mean_cosine", mean_cosine, METH_VARARGS, mean_cosine_doc},
+                                     {"sum_of_ratios", sum_of_ratios, METH_VARARGS, sum_of_ratios_doc},
                                      {"copy", copy, METH_VARARGS, copy_doc},
                                      {"displace", displace, METH_VARARGS, displace_doc},
                                      {"perturb", perturb, METH_VARARGS, perturb_doc},

@@ -50,7 +50,10 @@ enum gl_action {
     X(braked, "the gradient has grown far beyond its history")                                                         \
     X(not_found, "no rate that was tried lowers the loss enough")                                                      \
     X(undecided, "the evidence is not enough yet, and the rate stays")                                                 \
-    X(restarted, "the rate was lowered, and the parameters go back to where the episode began")
+    X(restarted, "the rate was lowered, and the parameters go back to where the episode began")                        \
+    X(rising, "the rate rises until a peak is found")                                                                  \
+    X(found, "the peak is found")                                                                                      \
+    X(no_edge, "the rate rose for as long as it may, and the peak is told by what it reached")
 
 enum gl_reason {
 #define X(name, meaning) GL_REASON_##name,
@@ -106,6 +109,8 @@ struct gl_rule {
 /* X(name).  A new rule is one line here and one file that defines gl_rule_<name>. */
 #define GL_RULES(X)                                                                                                    \
     X(glyder)                                                                                                          \
+    X(peak)                                                                                                            \
+    X(edge)                                                                                                            \
     X(scale)                                                                                                           \
     X(gradnorm)                                                                                                        \
     X(hypergradient)                                                                                                   \

@@ -1,7 +1,7 @@
 """glyder: the learning rate of any PyTorch optimizer, found while it trains.
 
 >>> opt = torch.optim.AdamW(model.parameters())
->>> sched = glyder.GlyderLR(opt, model, total_steps=T)
+>>> sched = glyder.GlyderLR(opt, total_steps=T)
 """
 
 from glyder._core import __version__
@@ -10,7 +10,6 @@ from glyder.annealing import AnnealedLR
 from glyder.armijo import ArmijoLR
 from glyder.autosgd import AutoSGDLR
 from glyder.base import GlyderWarning
-from glyder.descent import GlyderLR
 from glyder.estimators import (
     Estimator,
     GaussNewton,
@@ -20,10 +19,12 @@ from glyder.estimators import (
     Sample,
     Smoothness,
 )
+from glyder.glyder_lr import SEARCHED, GlyderLR
 from glyder.gradient_norm import GradientNormLR
 from glyder.history import FIELDS
 from glyder.hypergradient import HypergradientLR
 from glyder.line_search import LineSearch
+from glyder.local_optimum import LocalOptimumLR
 from glyder.meta import MetaLR
 from glyder.ntlr import NewtonLR
 from glyder.outputs_loss import EstimatorError
@@ -35,6 +36,7 @@ from glyder.stochastic_bb import StochasticBBLR
 
 __all__ = [
     "FIELDS",
+    "SEARCHED",
     "AdGDLR",
     "AnnealedLR",
     "ArmijoLR",
@@ -48,6 +50,7 @@ __all__ = [
     "GradientNormLR",
     "HypergradientLR",
     "LineSearch",
+    "LocalOptimumLR",
     "Measured",
     "MetaLR",
     "NewtonLR",

@@ -60,6 +60,15 @@ _Operand = Segments | tuple[Segments, Segments]
 def reduce(operands: Iterable[_Operand], pairs: Iterable[tuple[int, int]], /) -> tuple[float, ...]:
     """Inner products of the pairs asked for, in one pass. An operand ``(a, b)`` is the difference a - b."""
 
+def reduce_each(operands: Iterable[_Operand], pairs: Iterable[tuple[int, int]], /) -> tuple[tuple[float, ...], ...]:
+    """The same for every segment by itself: a tuple of numbers for each of the pairs."""
+
+def mean_cosine(ab: Iterable[float], aa: Iterable[float], bb: Iterable[float], /) -> tuple[float, int]:
+    """Mean of the cosines ab_i/sqrt(aa_i bb_i), and how many count: pairs of which one has no length do not."""
+
+def sum_of_ratios(dd: Iterable[float], xx: Iterable[float], /) -> tuple[float, int]:
+    """Sum of the quotients dd_i/xx_i, and how many count: those with a 0 do not."""
+
 def copy(dst: Segments, src: Segments, /) -> None:
     """dst <- src, rounded where the dtypes differ."""
 

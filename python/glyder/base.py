@@ -25,7 +25,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from glyder.measure import inner_products
 from glyder.support import acts_late, check_optimizer
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 
 
 class GlyderWarning(UserWarning):
@@ -394,6 +394,7 @@ class Scheduler(LRScheduler):
                 "parameters, optimizer state and rate stay as they are (said once, counted in `skipped`)",
             )
         self._hide_gradients()
+        self.skipped += 1
 
     def _hide_gradients(self) -> None:
         """Let the optimizers make this step without gradients: parameters and optimizer state stay as they are."""
@@ -403,7 +404,6 @@ class Scheduler(LRScheduler):
             for p, _ in self._hidden[o]:
                 p.grad = None
         self._moves = False
-        self.skipped += 1
 
     def _show_gradients(self, index: int) -> None:
         for p, grad in self._hidden.pop(index, ()):
@@ -422,6 +422,10 @@ class Scheduler(LRScheduler):
         def where(i: int) -> str:
             return f"gradient of {list(self._with_gradients())[i][0]}"
 
+        return self._squared_length(grads, where)
+
+    def _squared_length(self, grads: list[Tensor], where: Callable[[int], str] | None = None) -> float:
+        """Of these gradients, as they are without a GradScaler's factor."""
         return inner_products([grads], [(0, 0)], where=where)[0] / self._gradient_scale() ** 2
 
 

@@ -12,7 +12,7 @@ from glyder.base import STATE_VERSION, Place
 from glyder.displacement import Displacement
 
 if TYPE_CHECKING:
-    from glyder.descent import GlyderLR
+    from glyder.local_optimum import LocalOptimumLR
 
 copyreg.pickle(_core.Rule, lambda rule: (_rule, (rule.name, rule.config, rule.state)))
 
@@ -41,7 +41,7 @@ PLAIN = {
 """Entries of a state that are attributes of the scheduler as they are."""
 
 
-def state_of(scheduler: GlyderLR) -> dict[str, Any]:
+def state_of(scheduler: LocalOptimumLR) -> dict[str, Any]:
     """Everything that a resumed run needs; nothing of it is shared with the scheduler."""
     state = {key: copy.deepcopy(getattr(scheduler, name)) for key, name in PLAIN.items()}
     return state | {
@@ -60,7 +60,7 @@ def state_of(scheduler: GlyderLR) -> dict[str, Any]:
     }
 
 
-def restore(scheduler: GlyderLR, state: dict[str, Any]) -> None:
+def restore(scheduler: LocalOptimumLR, state: dict[str, Any]) -> None:
     """Inverse of :func:`state_of`, into a scheduler of the same optimizers. The state is copied, not kept."""
     version = state.get("version")
     if version != STATE_VERSION:
@@ -87,7 +87,7 @@ def restore(scheduler: GlyderLR, state: dict[str, Any]) -> None:
     scheduler._go_on_with(pending)
 
 
-def config_of(scheduler: GlyderLR) -> dict[str, Any]:
+def config_of(scheduler: LocalOptimumLR) -> dict[str, Any]:
     """Options that change the recipe: a resumed run is told where they differ."""
     config = {name: getattr(scheduler, name) for name in ("anneal", "warmup", "every", "refresh", "scope")}
     for name in ("scale", "glyder", "bounds", "growth"):
@@ -96,7 +96,7 @@ def config_of(scheduler: GlyderLR) -> dict[str, Any]:
     return config | {"observe_only": scheduler.observe_only, "estimator": type(scheduler.estimator).__name__}
 
 
-def _tell_differences(scheduler: GlyderLR, state: dict[str, Any]) -> None:
+def _tell_differences(scheduler: LocalOptimumLR, state: dict[str, Any]) -> None:
     ours, saved = config_of(scheduler), state["config"]
     differing = [f"{k}={v!r} (saved with {saved.get(k)!r})" for k, v in ours.items() if saved.get(k) != v]
     if differing:
@@ -120,7 +120,7 @@ def _pending_state(pending: Displacement) -> dict[str, Any]:
     }
 
 
-def _pending_from(scheduler: GlyderLR, saved: dict[str, Any]) -> Displacement:
+def _pending_from(scheduler: LocalOptimumLR, saved: dict[str, Any]) -> Displacement:
     places = [Place(*place) for place in saved["places"]]
     deltas = [
         d.clone().to(scheduler._parameter(place).device) for place, d in zip(places, saved["deltas"], strict=True)

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from glyder.annealing import AnnealedLR
-from glyder.descent import GlyderLR
+from glyder.glyder_lr import GlyderLR
 from glyder.options import window
 
 BATCH = 32
@@ -136,7 +136,7 @@ def train(run: Run) -> Result:
     scheduler: GlyderLR | AnnealedLR
     if run.peak is None:
         optimizer = build(model.parameters())
-        scheduler = GlyderLR(optimizer, model, total_steps=run.steps)
+        scheduler = GlyderLR(optimizer, total_steps=run.steps)
     else:
         optimizer = build(model.parameters(), lr=run.peak)
         scheduler = AnnealedLR(optimizer, run.steps, "linear", warmup=window(run.steps))

@@ -123,7 +123,7 @@ def still_there(optimizers: Sequence[Optimizer], pending: Displacement) -> list[
     return None if any(p.shape != d.shape for p, d in zip(params, pending.deltas, strict=True)) else params
 
 
-def check_members(model: nn.Module, moved: Iterable[tuple[Place, Tensor]], scheduler: str = "GlyderLR") -> None:
+def check_members(model: nn.Module, moved: Iterable[tuple[Place, Tensor]], scheduler: str = "LocalOptimumLR") -> None:
     """What is moved but not in the model would be missing from what is measured: ValueError that names it."""
     members = {id(p) for p in model.parameters()}
     for place, p in moved:

@@ -463,4 +463,4 @@ def estimator_of(value: Estimator | str) -> Estimator:
         return value
     if value in names:
         return names[value]()
-    raise ValueError(f"GlyderLR(estimator=...) must be an Estimator or one of {', '.join(names)}, got {value!r}")
+    raise ValueError(f"LocalOptimumLR(estimator=...) must be an Estimator or one of {', '.join(names)}, got {value!r}")

@@ -11,15 +11,15 @@ from glyder.direction import Unmeasurable
 from glyder.outputs_loss import EstimatorError
 
 if TYPE_CHECKING:
-    from glyder.descent import GlyderLR
+    from glyder.local_optimum import LocalOptimumLR
 
 
 USUAL = ("kept", "first", "growth_limited", "spike", "held")
 """Reasons that are no news, or told of in a sentence of their own."""
 
 
-def explain(scheduler: GlyderLR) -> str:
-    """What the scheduler found so far and what it means. See :meth:`glyder.GlyderLR.explain`."""
+def explain(scheduler: LocalOptimumLR) -> str:
+    """What the scheduler found so far and what it means. See :meth:`glyder.LocalOptimumLR.explain`."""
     history = scheduler.history
     usable = history[np.isfinite(history["curvature"])]
     lines = [_measured(scheduler, len(usable), len(history))]
@@ -40,14 +40,14 @@ def explain(scheduler: GlyderLR) -> str:
     return "\n".join(lines)
 
 
-def _measured(scheduler: GlyderLR, usable: int, rows: int) -> str:
+def _measured(scheduler: LocalOptimumLR, usable: int, rows: int) -> str:
     made = f"{scheduler.updates} updates made"
     if not rows:
         return f"{made}, nothing measured yet."
     return f"{made}, {usable} of {rows} measurements usable."
 
 
-def _found(scheduler: GlyderLR) -> str:
+def _found(scheduler: LocalOptimumLR) -> str:
     if scheduler._base is None:
         return "No scale has been found yet: the loss did not fall along the measured directions."
     rates = ", ".join(f"{float(rate):.3g}" for rate in scheduler.get_last_lr())

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from glyder import _core, options
-from glyder.descent import GlyderLR
+from glyder.local_optimum import LocalOptimumLR
 from glyder.direction import Unmeasurable
 from glyder.estimators import Estimator, Sample, Smoothness
 from glyder.measure import inner_products
 from glyder.replicas import Sums
 
 
-class GradientNormLR(GlyderLR):
+class GradientNormLR(LocalOptimumLR):
     r"""The rate at which a step along a fresh stochastic gradient lowers the loss most on average.
 
     .. math:: \eta = \frac{\|\nabla f\|^2}{L \, \mathbb{E}\|g\|^2}
@@ -25,12 +25,12 @@ class GradientNormLR(GlyderLR):
     Args:
         optimizer: plain SGD, or a list of such. The starting rate plays no part.
         model: the module that the training loop calls.
-        loss, batches: as for ``GlyderLR``; both are needed.
+        loss, batches: as for ``LocalOptimumLR``; both are needed.
         n_batches: additional mini-batches per measurement, from 2 up. They should be as large as those of the training.
         L: smoothness constant of the loss, > 0. None: the curvature along the latest displacement, by ``estimator``.
-        estimator: as for ``GlyderLR``, of the curvature.
+        estimator: as for ``LocalOptimumLR``, of the curvature.
         scale: factor sigma on the rate.
-        anneal, warmup, every, options: as for ``GlyderLR``, here without schedule and warm-up and at every update.
+        anneal, warmup, every, options: as for ``LocalOptimumLR``, here without schedule and warm-up and at every update.
 
     Raises:
         TypeError, ValueError: on construction, in call form, with the value and the remedy.
@@ -42,7 +42,7 @@ class GradientNormLR(GlyderLR):
     :memory: 2 and ``n_batches`` gradients at a measurement
     :optimizers: SGD without momentum and weight decay
     :use: as the theory has it: the rate falls by itself as noise takes over, with no schedule and no horizon
-    :avoid: the end of the run is known: ``GlyderLR`` anneals towards it
+    :avoid: the end of the run is known: ``LocalOptimumLR`` anneals towards it
     """
 
     RULE = "gradnorm"
@@ -122,5 +122,5 @@ def _check_plain(optimizer: Any) -> None:
     if not plain:
         raise ValueError(
             f"GradientNormLR(optimizer={type(optimizer).__name__}) must be torch.optim.SGD with momentum=0 and "
-            "weight_decay=0: its rate is that of steps along the gradient itself. GlyderLR takes any optimizer"
+            "weight_decay=0: its rate is that of steps along the gradient itself. LocalOptimumLR takes any optimizer"
         )

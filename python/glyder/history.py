@@ -22,7 +22,7 @@ FIELDS: dict[str, str] = {
     "gradient_noise": "unbiased estimate of E||g - grad f||^2",
     "noise_scale": "the latter over the former: in units of an update's batch; infinite where it is negative",
 }
-"""Numeric columns of GlyderLR's history, all float64 but ``update``."""
+"""Numeric columns of LocalOptimumLR's history, all float64 but ``update``."""
 
 TEXTS = ("source", "reason")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -42,12 +42,20 @@ def inner_products(
     if all(in_c(v) for v in vectors):
         packed = [tuple(pack(v, where=where) for v in _sides(operand)) for operand in operands]
         return _core.reduce([sides if len(sides) == 2 else sides[0] for sides in packed], pairs)
-    for v in vectors:
-        for i, t in enumerate(v):
-            if not (t.is_floating_point() or t.is_complex()):
-                name = where(i) if where else f"tensor {i}"
-                raise TypeError(f"{name}: of dtype {t.dtype}; floating-point and complex ones are taken")
+    _check_dtypes(vectors, where)
     return _torch_inner_products(operands, pairs)
+
+
+def products_each(
+    operands: Sequence[Vector], pairs: Sequence[tuple[int, int]], *, where: Where | None = None
+) -> tuple[tuple[float, ...], ...]:
+    """Inner products of the pairs of vectors, tensor by tensor: a tuple for each pair. No entries give empty ones."""
+    if not operands[0]:
+        return ((),) * len(pairs)
+    if all(in_c(v) for v in operands):
+        return _core.reduce_each([pack(v, where=where) for v in operands], pairs)
+    _check_dtypes(operands, where)
+    return _torch_products_each(operands, pairs)
 
 
 def snapshot(x: Vector) -> list[Tensor]:
@@ -96,6 +104,14 @@ def _write(
     return vectors[0]
 
 
+def _check_dtypes(vectors: Sequence[Vector], where: Where | None) -> None:
+    for v in vectors:
+        for i, t in enumerate(v):
+            if not (t.is_floating_point() or t.is_complex()):
+                name = where(i) if where else f"tensor {i}"
+                raise TypeError(f"{name}: of dtype {t.dtype}; floating-point and complex ones are taken")
+
+
 def _sides(operand: Operand) -> tuple[Vector, ...]:
     return operand if isinstance(operand, tuple) else (operand,)
 
@@ -120,6 +136,25 @@ def _torch_inner_products(operands: Sequence[Operand], pairs: Sequence[tuple[int
             totals[device] = totals[device] + products if device in totals else products
     sums = [total.tolist() for total in totals.values()]
     return tuple(math.fsum(column) for column in zip(*sums, strict=True))
+
+
+def _torch_products_each(operands: Sequence[Vector], pairs: Sequence[tuple[int, int]]) -> tuple[tuple[float, ...], ...]:
+    """One transfer per device, however many tensors there are."""
+    made: dict[torch.device, list[tuple[int, Tensor]]] = {}
+    for k, entry in enumerate(zip(*operands, strict=True)):
+        total: Tensor | None = None
+        for chunk in zip(*(torch.split(_flat(t), _CHUNK) for t in entry), strict=True):
+            values = [t.to(torch.float64) for t in chunk]
+            products = torch.stack([torch.dot(values[i], values[j]) for i, j in pairs])
+            total = products if total is None else total + products
+        if total is not None:
+            made.setdefault(total.device, []).append((k, total))
+    rows = {k: row for of in made.values() for k, row in _rows(of)}
+    return tuple(tuple(rows[k][i] if k in rows else 0.0 for k in range(len(operands[0]))) for i in range(len(pairs)))
+
+
+def _rows(of_device: list[tuple[int, Tensor]]) -> Iterator[tuple[int, list[float]]]:
+    return zip((k for k, _ in of_device), torch.stack([total for _, total in of_device]).tolist(), strict=True)
 
 
 def _flat(t: Tensor) -> Tensor:

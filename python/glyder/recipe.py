@@ -1,4 +1,4 @@
-"""The rules and stages that GlyderLR is made of; each checks its own numbers."""
+"""The rules and stages that LocalOptimumLR is made of; each checks its own numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHORTEST = 20
 """Updates of the shortest run that is measured in time to be of use; the league goes down to it."""
 
 TOO_SHORT = (
-    "GlyderLR(total_steps={}) leaves few updates to find a learning rate with, and fewer to use it: runs below 20 "
+    "LocalOptimumLR(total_steps={}) leaves few updates to find a learning rate with, and fewer to use it: runs below 20 "
     "updates are not tested, and those below 8 may learn nothing. AnnealedLR gives a schedule to a rate of your own"
 )
 

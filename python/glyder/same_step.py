@@ -23,7 +23,7 @@ from glyder.measure import snapshot
 from glyder.support import decoupled_decay
 
 if TYPE_CHECKING:
-    from glyder.descent import GlyderLR
+    from glyder.local_optimum import LocalOptimumLR
 
 FALL = 3.0
 """Least factor that the trial rate keeps of the last: a step that comes out near zero says nothing of the next."""
@@ -32,7 +32,7 @@ RATES, STEPS, ROUNDING = (1.0, 1e-3, 1e3), 4, 1e-6
 """What linearity is tried with: rates in turn, steps, and a relative difference beyond all rounding in float64."""
 
 
-def step_anew(scheduler: GlyderLR, noted: Noted) -> None:
+def step_anew(scheduler: LocalOptimumLR, noted: Noted) -> None:
     """After the trial step: measure it, and make the step at the rate that was found."""
     places, older, _ = noted
     params = [scheduler._parameter(place) for place in places]
@@ -64,7 +64,7 @@ def step_anew(scheduler: GlyderLR, noted: Noted) -> None:
         scheduler._rate = max(scheduler._rate, trial / FALL)
 
 
-def _rate(scheduler: GlyderLR, key: tuple[int, int]) -> float:
+def _rate(scheduler: LocalOptimumLR, key: tuple[int, int]) -> float:
     return float(scheduler.optimizers[key[0]].param_groups[key[1]]["lr"])
 
 
@@ -76,7 +76,7 @@ def check_linear(optimizer: Optimizer) -> None:
         why = f"it could not be tried on a clone ({type(error).__name__}: {error})"
     if why:
         raise ValueError(
-            f"GlyderLR(act='same-step') cannot take {type(optimizer).__name__}: {why}. Leave act at 'next', where the "
+            f"LocalOptimumLR(act='same-step') cannot take {type(optimizer).__name__}: {why}. Leave act at 'next', where the "
             "rate acts in the update after the measurement"
         )
 

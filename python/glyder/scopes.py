@@ -15,14 +15,14 @@ from glyder.sampling import only
 from glyder.tensors import tensor_rates
 
 if TYPE_CHECKING:
-    from glyder.descent import GlyderLR
+    from glyder.local_optimum import LocalOptimumLR
 
 Rates = dict[tuple[int, int], float]
 """By optimizer and group."""
 
 
 def adopt(
-    scheduler: GlyderLR,
+    scheduler: LocalOptimumLR,
     made: Displacement,
     direction: Direction,
     samples: Sequence[Sample],
@@ -47,13 +47,13 @@ def adopt(
         scheduler._base = set_ratios(scheduler._ratios, made, bounded)
 
 
-def _rule(scheduler: GlyderLR, pair: str) -> _core.Rule:
+def _rule(scheduler: LocalOptimumLR, pair: str) -> _core.Rule:
     """The rule that keeps the averages of a pair of groups."""
     return scheduler._rules.setdefault(f"groups {pair}", _core.Rule("glyder", **scheduler._rule_config))
 
 
 def _by_group(
-    scheduler: GlyderLR, made: Displacement, direction: Direction, samples: Sequence[Sample], sigma: float
+    scheduler: LocalOptimumLR, made: Displacement, direction: Direction, samples: Sequence[Sample], sigma: float
 ) -> Rates:
     def measure(indices: Sequence[int]) -> tuple[float, float]:
         found = scheduler._meter.averaged(direction.only(indices), only(samples, indices), scheduler._draw)
@@ -63,7 +63,7 @@ def _by_group(
 
 
 def _by_tensor(
-    scheduler: GlyderLR,
+    scheduler: LocalOptimumLR,
     made: Displacement,
     direction: Direction,
     samples: Sequence[Sample],

@@ -50,6 +50,23 @@ _SUMMED = frozenset({"SGD", "RMSprop"})
 """Optimizers with a momentum buffer that is a plain sum, neither bias-corrected nor normalised."""
 
 
+_NORMALISED = (
+    "Ada",
+    "AMSGrad",
+    "Adan",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Lion",
+    "Muon",
+    "Lamb",
+    "LAMB",
+    "Sophia",
+    "Shampoo",
+)
+"""How the names of optimizers begin whose steps have a length that gradients do not decide."""
+
+
 def check_optimizer(optimizer: Any, scheduler: str, observe_only: bool) -> None:
     """Raise TypeError or ValueError, naming the reason, for what cannot be scheduled."""
     if not isinstance(optimizer, Optimizer):
@@ -112,6 +129,12 @@ def gradient_weight(optimizer: Optimizer, group: dict[str, Any]) -> float:
     if not 0 < beta < 1 or not _is_one_of(optimizer, frozenset({"SGD"})):
         return 0.0
     return max(1.0 - float(group.get("dampening", 0.0)), 0.0) / (1.0 - beta)
+
+
+def follows_gradients(optimizer: Optimizer) -> bool:
+    """Whether a gradient twice as long makes a step twice as long. Optimizers of unknown names are taken to do so."""
+    names = [c.__name__ for c in type(optimizer).__mro__ if issubclass(c, Optimizer) and c is not Optimizer]
+    return not any(name.startswith(_NORMALISED) or name.endswith("Adam") for name in names)
 
 
 def repeated(optimizer: Optimizer, group: dict[str, Any]) -> float:

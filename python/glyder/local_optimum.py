@@ -40,7 +40,7 @@ from glyder.scopes import adopt
 from glyder.support import natural_rate
 
 
-class GlyderLR(Scheduler):
+class LocalOptimumLR(Scheduler):
     r"""Sets the learning rate of any optimizer from the slope and the curvature of the loss along its updates.
 
     .. math:: \eta^* = \frac{\langle \nabla f, d \rangle}{d^\top C d}
@@ -100,7 +100,7 @@ class GlyderLR(Scheduler):
     interferes: updates are made whatever the gradients, and nothing is raised after construction.
 
     Example:
-        >>> sched = glyder.GlyderLR(opt, model, total_steps=len(loader) * epochs)
+        >>> sched = glyder.LocalOptimumLR(opt, model, total_steps=len(loader) * epochs)
         >>> for x, y in loader:
         ...     F.cross_entropy(model(x), y).backward()
         ...     opt.step(); sched.step(); opt.zero_grad()
@@ -140,44 +140,48 @@ class GlyderLR(Scheduler):
         replicas: bool = False,
         seed: int = 0,
     ) -> None:
-        number = functools.partial(options.number, "GlyderLR")
-        whole = functools.partial(options.whole, "GlyderLR")
+        number = functools.partial(options.number, "LocalOptimumLR")
+        whole = functools.partial(options.whole, "LocalOptimumLR")
         if not isinstance(model, nn.Module):
-            raise TypeError(f"GlyderLR(model=...) must be a torch.nn.Module, got {type(model).__name__}")
-        options.one_of("GlyderLR", "refresh", refresh, ("window", "always"))
-        options.one_of("GlyderLR", "scope", scope, ("global", "group", "tensor"))
-        options.one_of("GlyderLR", "act", act, ("next", "same-step"))
+            raise TypeError(f"LocalOptimumLR(model=...) must be a torch.nn.Module, got {type(model).__name__}")
+        options.one_of("LocalOptimumLR", "refresh", refresh, ("window", "always"))
+        options.one_of("LocalOptimumLR", "scope", scope, ("global", "group", "tensor"))
+        options.one_of("LocalOptimumLR", "act", act, ("next", "same-step"))
         for name, value in (("observe_only", observe_only), ("replicas", replicas)):
-            options.one_of("GlyderLR", name, value, (False, True))
+            options.one_of("LocalOptimumLR", name, value, (False, True))
         if not isinstance(loss, str):
-            options.function("GlyderLR", "loss", loss, "'squared_error', a criterion module or a callable")
-        options.function("GlyderLR", "logits", logits, "a callable that picks the logits out of the model's output")
+            options.function("LocalOptimumLR", "loss", loss, "'squared_error', a criterion module or a callable")
+        options.function(
+            "LocalOptimumLR", "logits", logits, "a callable that picks the logits out of the model's output"
+        )
         self.model = model
         self.horizon = None if total_steps is None else whole("total_steps", total_steps, 1)
         self.every, self.refresh, self.scope = whole("every", every, 1), refresh, scope
         self.warmup = options.window(self.horizon) if warmup is None else whole("warmup", warmup, 0)
         if self.horizon is not None and self.warmup > self.horizon:
-            raise ValueError(f"GlyderLR(warmup=...) must be <= total_steps={self.horizon}, got {self.warmup}")
-        self.anneal, self._shape = options.schedule("GlyderLR", "anneal", anneal, self.horizon, self.warmup)
+            raise ValueError(f"LocalOptimumLR(warmup=...) must be <= total_steps={self.horizon}, got {self.warmup}")
+        self.anneal, self._shape = options.schedule("LocalOptimumLR", "anneal", anneal, self.horizon, self.warmup)
         self.estimator = estimator_of(estimator)
         if self.estimator.needs_loss and (loss is None or isinstance(loss, str)):
             raise ValueError(f"{self.estimator} needs loss=callable(model, batch) or a criterion module, got {loss!r}")
         self._same_step = act == "same-step"
         self._at_once = self._same_step or (refresh == "window" and batches is None)
         if scope == "tensor" and (refresh == "always" or not self._at_once):
-            raise ValueError("GlyderLR(scope='tensor') goes with refresh='window' and without batches: take 'group'")
+            raise ValueError(
+                "LocalOptimumLR(scope='tensor') goes with refresh='window' and without batches: take 'group'"
+            )
         if self._same_step and (refresh == "window" or observe_only):
-            raise ValueError("GlyderLR(act='same-step') goes with refresh='always' and without observe_only")
+            raise ValueError("LocalOptimumLR(act='same-step') goes with refresh='always' and without observe_only")
         super().__init__(optimizer, observe_only=observe_only)
         for o in self.optimizers if self._same_step else ():
             check_linear(o)
         given = isinstance(max_lr, str) and max_lr == "given"
         if given and scope != "global":
-            raise ValueError("GlyderLR(max_lr='given') goes with scope='global': give a number")
+            raise ValueError("LocalOptimumLR(max_lr='given') goes with scope='global': give a number")
         top = self._reference if given else number("max_lr", max_lr, 0, above=True)
         low = number("min_lr", min_lr, 0, finite=True)
         if low > top:
-            raise ValueError(f"GlyderLR(min_lr=...) must be <= max_lr={top:g}, got {low:g}")
+            raise ValueError(f"LocalOptimumLR(min_lr=...) must be <= max_lr={top:g}, got {low:g}")
         top = max(low, min(top, *(natural_rate(o) for o in self.optimizers)))
         growth = number("max_growth", max_growth, 1, above=True)
         self._build(number("scale", scale, 0, above=True, finite=True), low, top, growth)
@@ -390,7 +394,7 @@ class GlyderLR(Scheduler):
                 raise error
             if self._failed >= PATIENCE:
                 raise RuntimeError(
-                    f"GlyderLR could not measure anything in {self._failed} attempts, so there is no learning rate: "
+                    f"LocalOptimumLR could not measure anything in {self._failed} attempts, so there is no learning rate: "
                     f"{text_of(error)}"
                 ) from error
         stays = "nothing is changed" if self.observe_only else "the rate stays as it was"
@@ -463,7 +467,7 @@ class GlyderLR(Scheduler):
 
     def extend(self, total_steps: int) -> None:
         """Change the horizon of the run, from the next update on. A scale that was found stays: call it early."""
-        self.horizon = options.whole("GlyderLR.extend", "total_steps", total_steps, 1)
+        self.horizon = options.whole("LocalOptimumLR.extend", "total_steps", total_steps, 1)
         self._said.discard("over")
 
     def close(self) -> None:

@@ -1,0 +1,103 @@
+/* edge.c - the peak of a schedule for optimizers whose steps are as long as gradients make them (SGD).
+ *
+ * Gradient descent is stable up to a rate of 2 over the sharpness; a little beyond, steps overshoot and gradients grow.
+ * Networks flatten where the rate pushes, so that the rate of least loss along a single step says little of what they
+ * can bear: the edge itself has to be met.  The rate rises by `pace` decades an update from h 10^-below, and
+ *
+ *   v_t   = exponential mean of log10 ||g_t|| over `memory` decades of the rate, bias-corrected
+ *   edge  = the rate at which v_t is `grown` above the least v so far: gradients have grown threefold
+ *
+ * What was learned on the way is given up: the caller goes back to where the search began.  What a run of given length
+ * can bear is h, the rate at which it makes a random walk as long as its parameters (peak.h; r = ||d||^2/||x||^2 of the
+ * whole, d what one gradient moves in the end, ||g||/(1 - beta) with momentum), and
+ *
+ *   peak = sigma gain edge^(1-share) h^share
+ *
+ * Where gradients never grow within `longest` updates, the rate reached stands for the edge.
+ *
+ * "Edge" is that of Cohen et al. (arXiv 2103.00065).  The search and all constants are ours, found by experiment
+ * (benchmarks/results/LESSONS.md).
+ *
+ * It knows nothing of warm-up, annealing or bounds, and it never looks at the loss.
+ */
+#include "rule.h"
+#include "peak.h" /* gl_walk, gl_peak_between */
+
+#include <math.h>
+
+#define CONFIG(X)                                                                                                      \
+    X(sigma, 1, 0, INFINITY, GL_OPEN)                                                                                  \
+    X(longest, 40, 1, INFINITY, GL_CLOSED)                                                                             \
+    X(earliest, 3, 0, INFINITY, GL_OPEN_UPPER)                                                                         \
+    X(below, 1.5, 0, INFINITY, GL_OPEN)                                                                                \
+    X(pace, 0.08, 0, INFINITY, GL_OPEN)                                                                                \
+    X(pace_total, 3, 0, INFINITY, GL_OPEN)                                                                             \
+    X(memory, 0.3, 0, INFINITY, GL_OPEN)                                                                               \
+    X(grown, 0.55, 0, INFINITY, GL_OPEN)                                                                               \
+    X(gain, 0.32, 0, INFINITY, GL_OPEN)                                                                                \
+    X(share, 0.5, 0, 1, GL_CLOSED)
+#define STATE(X)                                                                                                       \
+    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
+    X(weight, 0, 0, 1, GL_CLOSED)                                                                                      \
+    X(length, 0, -INFINITY, INFINITY, GL_OPEN)                                                                         \
+    X(relative, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                         \
+    X(least, 0, -INFINITY, INFINITY, GL_OPEN)                                                                          \
+    X(walk, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
+    X(peak, 0, 0, INFINITY, GL_OPEN_UPPER)
+
+struct gl_edge_config {
+    CONFIG(GL_FIELD_MEMBER)
+};
+struct gl_edge_state {
+    STATE(GL_FIELD_MEMBER)
+};
+static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
+static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
+
+#define NEEDS (GL_HAVE(gg) | GL_HAVE(relative) | GL_HAVE(lr) | GL_HAVE(energy))
+
+static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
+    const struct gl_edge_config *c = config;
+    struct gl_edge_state *x = state;
+    double pace = isinf(c->longest) ? c->pace : fmax(c->pace, c->pace_total / c->longest);
+    double keep = fmax(0, 1 - pace / c->memory), v, h;
+    int over;
+
+    if (!gl_stats_finite(s, NEEDS))
+        return gl_skip(GL_REASON_not_finite);
+    if (s->lr <= 0 || s->energy <= 0 || s->relative < 0)
+        return gl_skip(GL_REASON_out_of_range);
+    if (s->gg <= 0)
+        return gl_skip(GL_REASON_no_gradient);
+    if (x->peak > 0)
+        return gl_keep(x->peak, GL_REASON_kept);
+    x->count += 1;
+    if (x->count == 1) {
+        h = gl_walk(s->relative, s->energy);
+        return gl_keep(h > 0 ? h * pow(10, -c->below) : s->lr, GL_REASON_rising);
+    }
+    x->weight = keep * x->weight + (1 - keep);
+    x->length = keep * x->length + (1 - keep) * 0.5 * log10(s->gg);
+    x->relative = keep * x->relative + (1 - keep) * s->relative;
+    v = x->length / x->weight;
+    if (x->count <= c->earliest || v < x->least) {
+        x->least = v;
+        x->walk = gl_walk(x->relative / x->weight, s->energy); /* before gradients grow */
+    }
+    over = v > x->least + c->grown;
+    if (!over && x->count <= c->longest)
+        return gl_keep(s->lr * pow(10, pace), GL_REASON_rising);
+    x->peak = c->sigma * gl_peak_between(c->gain, s->lr, x->walk, c->share);
+    return gl_keep(x->peak, over ? GL_REASON_found : GL_REASON_no_edge);
+}
+
+const struct gl_rule gl_rule_edge = {
+    .name = "edge",
+    .about = "The peak of a schedule: a part of the rate at which gradients begin to grow.",
+    .needs = NEEDS,
+    .config = config_fields,
+    .configs = GL_COUNT_OF(config_fields),
+    .state = state_fields,
+    .states = GL_COUNT_OF(state_fields),
+    .update = update,
+};

@@ -1,0 +1,116 @@
+/* peak.c - the peak of a schedule for optimizers whose steps have a length of their own (Adam, Lion, Muon).
+ *
+ * While the rate eta is low, the gradient of the next batch still points along the displacement just made; where it
+ * no longer does, the step was as long as the next batch can bear.  With delta_t = x_t - x_{t+1} and the matrices i,
+ *
+ *   c_t = mean_i <g_{t+1,i}, delta_{t,i}>/(||g_{t+1,i}|| ||delta_{t,i}||)
+ *
+ * is, up to its denominator, the numerator of the locally optimal rate (arXiv 2311.13877, Corollary 2.2) at x_{t+1}:
+ * g_{t+1} is independent of delta_t given x_{t+1}.  In expectation it is zero where eta is the rate of least loss along
+ * the step.  Each tensor has one vote, whatever its size and units: the sum over a network is that of its steepest
+ * tensors, which overshoot first and settle by themselves.
+ *
+ * The zero is found by stochastic approximation (Robbins & Monro, 1951), with the rate in decades:
+ *
+ *   log10 eta_{t+1} = log10 eta_t + min(max(pace c_t, -down), up)
+ *
+ * from h 10^-below, over `updates` updates; z is the geometric mean of the rates of the second half.  Training goes on
+ * all the while, at rates close to the best for a single step.
+ *
+ * What a run of given length can bear is another matter: its steps make a random walk, and at the rate h every layer
+ * walks by about its own length, the layers' relative changes added in squares (peak.h; r = sum_i ||d_i||^2/||x_i||^2).
+ * The errors of z and h have different causes (one knows curvature and noise, the other depth and the length of the
+ * run), so that a mean errs less than either:
+ *
+ *   peak = sigma gain z^(1-share) h^share
+ *
+ * The rate rises by `up` decades at most; farther than `far` decades below h, where nothing is to be learned, and where
+ * no length is known, by up to twice as much, and these updates do not count.  pace and up grow for short
+ * searches, so that one of n updates can climb `pace_total`/n and `up_total`/n decades an update.
+ *
+ * The vote, h, the mean and all constants are ours, found by experiment (benchmarks/results/LESSONS.md).
+ *
+ * It knows nothing of warm-up, annealing or bounds, and it never looks at the loss.
+ */
+#include "rule.h"
+#include "peak.h" /* gl_walk, gl_peak_between */
+
+#include <math.h>
+
+#define CONFIG(X)                                                                                                      \
+    X(sigma, 1, 0, INFINITY, GL_OPEN)                                                                                  \
+    X(updates, 80, 1, INFINITY, GL_OPEN_UPPER)                                                                         \
+    X(longest, INFINITY, 1, INFINITY, GL_CLOSED)                                                                       \
+    X(below, 0.5, 0, INFINITY, GL_OPEN)                                                                                \
+    X(far, 1, 0, INFINITY, GL_OPEN)                                                                                    \
+    X(pace, 0.4, 0, INFINITY, GL_OPEN)                                                                                 \
+    X(pace_total, 15, 0, INFINITY, GL_OPEN)                                                                            \
+    X(up, 0.12, 0, INFINITY, GL_OPEN)                                                                                  \
+    X(up_total, 4, 0, INFINITY, GL_OPEN)                                                                               \
+    X(down, 0.15, 0, INFINITY, GL_OPEN)                                                                                \
+    X(gain, 1.9, 0, INFINITY, GL_OPEN)                                                                                 \
+    X(share, 0.4, 0, 1, GL_CLOSED)
+#define STATE(X)                                                                                                       \
+    X(seen, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
+    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
+    X(logs, 0, -INFINITY, INFINITY, GL_OPEN)                                                                           \
+    X(relative, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                         \
+    X(halved, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
+    X(peak, 0, 0, INFINITY, GL_OPEN_UPPER)
+
+struct gl_peak_config {
+    CONFIG(GL_FIELD_MEMBER)
+};
+struct gl_peak_state {
+    STATE(GL_FIELD_MEMBER)
+};
+static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
+static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
+
+#define NEEDS (GL_HAVE(cosine) | GL_HAVE(relative) | GL_HAVE(lr) | GL_HAVE(energy))
+
+static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
+    const struct gl_peak_config *c = config;
+    struct gl_peak_state *x = state;
+    double h, up, pace, step, z;
+
+    if (!gl_stats_finite(s, NEEDS))
+        return gl_skip(GL_REASON_not_finite);
+    if (s->lr <= 0 || s->energy <= 0 || s->relative < 0)
+        return gl_skip(GL_REASON_out_of_range);
+    if (x->peak > 0)
+        return gl_keep(x->peak, GL_REASON_kept);
+    h = gl_walk(s->relative, s->energy);
+    x->seen += 1;
+    if (x->seen == 1 && h > 0)
+        return gl_keep(h * pow(10, -c->below), GL_REASON_rising);
+    up = fmax(c->up, c->up_total / c->updates);
+    pace = fmax(c->pace, c->pace_total / c->updates);
+    if (x->count == 0 && x->seen < c->longest && !(s->lr >= h * pow(10, -c->far) && h > 0)) {
+        step = fmin(fmax(2 * pace * s->cosine, -c->down), 2 * c->up);
+        return gl_keep(s->lr * pow(10, step), GL_REASON_rising);
+    }
+    step = fmin(fmax(pace * s->cosine, -fmax(c->down, up)), up);
+    x->count += 1;
+    if (2 * x->count > c->updates) {
+        x->halved += 1;
+        x->logs += log10(s->lr) + step;
+        x->relative += s->relative;
+    }
+    if (x->count < c->updates)
+        return gl_keep(s->lr * pow(10, step), GL_REASON_rising);
+    z = pow(10, x->logs / x->halved);
+    x->peak = c->sigma * gl_peak_between(c->gain, z, gl_walk(x->relative / x->halved, s->energy), c->share);
+    return gl_keep(x->peak, GL_REASON_found);
+}
+
+const struct gl_rule gl_rule_peak = {
+    .name = "peak",
+    .about = "The peak of a schedule: about the rate at which the next gradient no longer points along the step.",
+    .needs = NEEDS,
+    .config = config_fields,
+    .configs = GL_COUNT_OF(config_fields),
+    .state = state_fields,
+    .states = GL_COUNT_OF(state_fields),
+    .update = update,
+};

@@ -1,0 +1,160 @@
+"""The search for the peak by cosines: what an update did, met by the gradient of the next one, tensor by tensor.
+
+Only gradients, displacements and lengths are read, so that any loss, model and precision will do, and every rank of
+replicas sees the same. ``csrc/rules/peak.c`` has the formulas.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from glyder import _core
+from glyder.base import Place
+from glyder.displacement import moved
+from glyder.measure import products_each, snapshot
+
+VISIBLE, VISIBLE_HALF = 1e-4, 1e-2
+"""Relative displacement that the first updates aim at: what the parameters' dtype can carry with some digits."""
+
+Named = tuple[list[Place], list[Tensor]]
+"""Tensors and where they belong."""
+
+
+def first_rate(optimizers: Sequence[Optimizer], params: Sequence[Tensor], gg: float) -> tuple[float, _core.Rule]:
+    """A rate for the first update, so small that it does no harm, and the rule that goes on from it where nothing moved.
+
+    ``gg`` is 0 where no gradient is known yet.
+    """
+    half = any(p.dtype.itemsize < 4 for o in optimizers for g in o.param_groups for p in g["params"])
+    start = _core.Rule("start", visible=VISIBLE_HALF if half else VISIBLE)
+    (each,) = products_each([params], [(0, 0)])
+    xx, n = math.fsum(each), float(sum(p.numel() for p in params))
+    rate, action, reason = start.update(xx=xx, gg=gg, n=n, dd=0.0, previous=0.0)
+    if action != "keep":
+        raise ValueError(f"no first learning rate can be had: {reason} (||x||^2 = {xx}, ||g||^2 = {gg}, n = {n})")
+    return rate, start
+
+
+class Search:
+    """Looks for the peak of a schedule while the rate rises, and is thrown away once it is found.
+
+    Holds one copy of the parameters, from an update to the next: before the step what they were, after it what the
+    step did to them.
+
+    Args:
+        optimizers: those that are stepped.
+        updates: of the search.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer], updates: int) -> None:
+        self.optimizers = optimizers
+        self.rule = _core.Rule("peak", updates=float(updates))
+        self.start = _core.Rule("start")
+        self.lengths: dict[Place, float] = {}  # ||x||^2 when it was first seen
+        self.before: Named | None = None
+        self.displacement: Named | None = None
+        self.lr = 0.0  # that the displacement was made with
+        self.row: dict[str, Any] = {}
+
+    def first(self, params: Sequence[Tensor], gg: float) -> float:
+        """A rate for the first update, so small that it does no harm."""
+        rate, self.start = first_rate(self.optimizers, params, gg)
+        return rate
+
+    def finish(self) -> bool:
+        """The end: whether parameters were set back, so that the gradients that are there belong to others."""
+        return False
+
+    def note(self, found: Sequence[tuple[Place, Tensor]]) -> None:
+        """Before an update: copy what it will move."""
+        places, params = [place for place, _ in found], [p for _, p in found]
+        new = [(place, p) for place, p in found if place not in self.lengths]
+        if new:
+            (xx,) = products_each([[p for _, p in new]], [(0, 0)])
+            self.lengths |= dict(zip((place for place, _ in new), xx, strict=True))
+        self.displacement = None
+        self.before = places, snapshot(params)
+
+    def made(self, lr: float) -> None:
+        """After the update, made at the reference rate ``lr``: what it did, in the memory of the copy."""
+        if self.before is None or lr <= 0:
+            self.before = None
+            return
+        (places, older), self.before, self.lr = self.before, None, lr
+        self.displacement = places, moved(self.optimizers, places, older)
+
+    def forget(self) -> None:
+        """What was noted will not be measured."""
+        self.before = self.displacement = None
+
+    def look(self, rate: float, grads: dict[Place, Tensor], gg: float, energy: float) -> tuple[float, str]:
+        """With the gradients of the next update: its rate, and the reason.
+
+        Args:
+            rate: the search's own rate for the update before.
+            grads: those of the update to come.
+            gg: their squared length.
+            energy: sum of the squared schedule factors over the run.
+        """
+        self.row = {}
+        if self.displacement is None:
+            return rate, "kept"
+        pairs = [(p, grads[p], d) for p, d in zip(*self.displacement, strict=True) if _alike(grads.get(p), d)]
+        if not pairs:
+            return rate, "no_gradient"
+        matrices = [entry for entry in pairs if entry[2].ndim >= 2] or pairs
+        xx = [self.lengths[place] for place, *_ in matrices]
+        vectors = [g for _, g, _ in matrices], [d for *_, d in matrices]
+        gd, gg_each, dd = products_each(vectors, [(0, 1), (0, 0), (1, 1)])
+        if not any(self.rule.state.values()):  # the first displacement
+            n = float(sum(d.numel() for d in vectors[1]))
+            new, _, reason = self.start.update(xx=math.fsum(xx), gg=gg, n=n, dd=math.fsum(dd), previous=rate)
+            if reason != "kept":
+                return new, reason
+        cosine, _ = _core.mean_cosine(gd, gg_each, dd)
+        ratio, _ = _core.sum_of_ratios(dd, xx)
+        seen = {"cosine": cosine, "relative": ratio / self.lr**2, "lr": rate, "energy": energy}
+        new, action, reason = self.rule.update(**seen)
+        peak = self.rule.state["peak"] or math.nan
+        self.row = {"cosine": cosine, "relative": math.sqrt(seen["relative"]), "peak": peak}
+        return (new, reason) if action == "keep" else (rate, reason)
+
+    # ---- checkpoints
+
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors."""
+        kept = None
+        if self.displacement is not None:
+            kept = [[[p.optimizer, p.group, p.index], d.clone()] for p, d in zip(*self.displacement, strict=True)]
+        return {
+            "rule": self.rule.state,
+            "start": [self.start.config, self.start.state],
+            "lengths": [[[p.optimizer, p.group, p.index], xx] for p, xx in self.lengths.items()],
+            "displacement": kept,
+            "lr": self.lr,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
+        self.rule.load(state["rule"])
+        config, started = state["start"]
+        self.start = _core.Rule("start", **config)
+        self.start.load(started)
+        self.lengths = {Place(*place): xx for place, xx in state["lengths"]}
+        self.before, self.displacement, self.lr = None, None, state["lr"]
+        if state["displacement"] is not None:
+            places = [Place(*place) for place, _ in state["displacement"]]
+            at = [self.optimizers[p.optimizer].param_groups[p.group]["params"][p.index] for p in places]
+            self.displacement = (
+                places,
+                [d.clone().to(p.device) for p, (_, d) in zip(at, state["displacement"], strict=True)],
+            )
+
+
+def _alike(grad: Tensor | None, delta: Tensor) -> bool:
+    return grad is not None and grad.shape == delta.shape
