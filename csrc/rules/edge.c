@@ -35,7 +35,8 @@
     X(memory, 0.3, 0, INFINITY, GL_OPEN)                                                                               \
     X(grown, 0.55, 0, INFINITY, GL_OPEN)                                                                               \
     X(gain, 0.32, 0, INFINITY, GL_OPEN)                                                                                \
-    X(share, 0.5, 0, 1, GL_CLOSED)
+    X(share, 0.5, 0, 1, GL_CLOSED)                                                                                     \
+    X(apart, 2, 0, INFINITY, GL_CLOSED)
 #define STATE(X)                                                                                                       \
     X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
     X(weight, 0, 0, 1, GL_CLOSED)                                                                                      \
@@ -87,7 +88,7 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     over = v > x->least + c->grown;
     if (!over && x->count <= c->longest)
         return gl_keep(s->lr * pow(10, pace), GL_REASON_rising);
-    x->peak = c->sigma * gl_peak_between(c->gain, s->lr, x->walk, c->share);
+    x->peak = c->sigma * gl_peak_between(c->gain, s->lr, x->walk, c->share, c->apart);
     return gl_keep(x->peak, over ? GL_REASON_found : GL_REASON_no_edge);
 }
 

@@ -49,7 +49,8 @@
     X(up_total, 4, 0, INFINITY, GL_OPEN)                                                                               \
     X(down, 0.15, 0, INFINITY, GL_OPEN)                                                                                \
     X(gain, 1.9, 0, INFINITY, GL_OPEN)                                                                                 \
-    X(share, 0.4, 0, 1, GL_CLOSED)
+    X(share, 0.4, 0, 1, GL_CLOSED)                                                                                     \
+    X(apart, 0.5, 0, INFINITY, GL_CLOSED)
 #define STATE(X)                                                                                                       \
     X(seen, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
     X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
@@ -100,7 +101,7 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     if (x->count < c->updates)
         return gl_keep(s->lr * pow(10, step), GL_REASON_rising);
     z = pow(10, x->logs / x->halved);
-    x->peak = c->sigma * gl_peak_between(c->gain, z, gl_walk(x->relative / x->halved, s->energy), c->share);
+    x->peak = c->sigma * gl_peak_between(c->gain, z, gl_walk(x->relative / x->halved, s->energy), c->share, c->apart);
     return gl_keep(x->peak, GL_REASON_found);
 }
 

@@ -78,7 +78,7 @@ class EdgeSearch:
         return (new, reason) if action == "keep" else (rate, reason)
 
     def _reach(self, grads: dict[Place, Tensor], gg: float) -> float:
-        """Squared length that all steps of these gradients come to at a reference rate of 1, by the groups' momentum."""
+        """Squared length that all steps of these gradients come to at a reference rate of 1, by groups."""
         places, total = list(grads), 0.0
         groups = by_group(places)
         for (o, g), indices in groups.items():

@@ -33,14 +33,14 @@ SEARCHED: dict[str, str] = {
     "update": "number of the update whose displacement was met by the next gradient (0-based)",
     "lr": "rate that it was made with",
     "cosine": "mean over tensors of the cosine between the next gradient and the displacement",
-    "relative": "||d||/||x||, d the displacement at a rate of 1: of the whole, or root of the sum of squares over layers",
+    "relative": "||d||/||x||, d the displacement at a rate of 1: the root of the sum over matrices, or of the whole",
     "gradient": "||g|| of the next update",
     "peak": "the peak, once it is found",
 }
 """Columns of GlyderLR's history, all float64 but ``update``; beside them ``reason``."""
 
 MOVED = {
-    **dict.fromkeys(("refresh", "act", "every", "batches", "n_batches", "seed", "estimator", "loss", "logits"),
+    **dict.fromkeys(("refresh", "act", "every", "batches", "n_batches", "seed", "estimator", "logits"),
                     "LocalOptimumLR (GLyDER as published)"),
     **dict.fromkeys(("observe_only", "replicas", "scope"), "LocalOptimumLR"),
     "max_growth": "nothing: the search rises at a pace of its own",
@@ -72,7 +72,7 @@ class GlyderLR(Scheduler):
 
     Args:
         optimizer: any torch optimizer, or a list of optimizers that are stepped together.
-        model: not needed, and not looked at.
+        model, loss: not needed, and not looked at; here so that they may be given.
         total_steps: updates of the whole run, at least 20. Without it the run has no horizon, and ``anneal`` is
             ``"rsqrt"``.
         anneal: ``"linear"`` (default), ``"cosine"``, ``"polynomial"``, ``"wsd"``, ``"rsqrt"``, ``"constant"`` or None
@@ -122,6 +122,7 @@ class GlyderLR(Scheduler):
         min_lr: float = 0.0,
         max_lr: float = math.inf,
         peak_lr: float | None = None,
+        loss: Any = None,
         **moved: Any,
     ) -> None:
         number = functools.partial(options.number, "GlyderLR")

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from glyder import _core, options
-from glyder.local_optimum import LocalOptimumLR
 from glyder.direction import Unmeasurable
 from glyder.estimators import Estimator, Sample, Smoothness
+from glyder.local_optimum import LocalOptimumLR
 from glyder.measure import inner_products
 from glyder.replicas import Sums
 
@@ -30,7 +30,7 @@ class GradientNormLR(LocalOptimumLR):
         L: smoothness constant of the loss, > 0. None: the curvature along the latest displacement, by ``estimator``.
         estimator: as for ``LocalOptimumLR``, of the curvature.
         scale: factor sigma on the rate.
-        anneal, warmup, every, options: as for ``LocalOptimumLR``, here without schedule and warm-up and at every update.
+        anneal, warmup, every, options: as for ``LocalOptimumLR``; here no schedule, no warm-up, every update.
 
     Raises:
         TypeError, ValueError: on construction, in call form, with the value and the remedy.

@@ -394,7 +394,7 @@ class LocalOptimumLR(Scheduler):
                 raise error
             if self._failed >= PATIENCE:
                 raise RuntimeError(
-                    f"LocalOptimumLR could not measure anything in {self._failed} attempts, so there is no learning rate: "
+                    f"LocalOptimumLR could not measure anything in {self._failed} attempts, so there is no rate: "
                     f"{text_of(error)}"
                 ) from error
         stays = "nothing is changed" if self.observe_only else "the rate stays as it was"

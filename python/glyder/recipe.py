@@ -20,8 +20,8 @@ SHORTEST = 20
 """Updates of the shortest run that is measured in time to be of use; the league goes down to it."""
 
 TOO_SHORT = (
-    "LocalOptimumLR(total_steps={}) leaves few updates to find a learning rate with, and fewer to use it: runs below 20 "
-    "updates are not tested, and those below 8 may learn nothing. AnnealedLR gives a schedule to a rate of your own"
+    "LocalOptimumLR(total_steps={}) leaves few updates to find a learning rate with, and fewer to use it: runs below "
+    "20 updates are not tested, and those below 8 may learn nothing. AnnealedLR gives a schedule to a rate of your own"
 )
 
 FARTHEST = 0.1

@@ -76,8 +76,8 @@ def check_linear(optimizer: Optimizer) -> None:
         why = f"it could not be tried on a clone ({type(error).__name__}: {error})"
     if why:
         raise ValueError(
-            f"LocalOptimumLR(act='same-step') cannot take {type(optimizer).__name__}: {why}. Leave act at 'next', where the "
-            "rate acts in the update after the measurement"
+            f"LocalOptimumLR(act='same-step') cannot take {type(optimizer).__name__}: {why}. Leave act at 'next': "
+            "there the rate acts in the update after the measurement"
         )
 
 

@@ -26,7 +26,7 @@ Named = tuple[list[Place], list[Tensor]]
 
 
 def first_rate(optimizers: Sequence[Optimizer], params: Sequence[Tensor], gg: float) -> tuple[float, _core.Rule]:
-    """A rate for the first update, so small that it does no harm, and the rule that goes on from it where nothing moved.
+    """A rate for the first update, so small that it does no harm, and the rule that goes on where nothing moved.
 
     ``gg`` is 0 where no gradient is known yet.
     """
@@ -59,6 +59,7 @@ class Search:
         self.before: Named | None = None
         self.displacement: Named | None = None
         self.lr = 0.0  # that the displacement was made with
+        self.still: set[Place] = set()  # whose gradients were zero when the displacement was made
         self.row: dict[str, Any] = {}
 
     def first(self, params: Sequence[Tensor], gg: float) -> float:
@@ -79,6 +80,10 @@ class Search:
             self.lengths |= dict(zip((place for place, _ in new), xx, strict=True))
         self.displacement = None
         self.before = places, snapshot(params)
+        self.still = set()
+        if self.rule.state["seen"] < 2:  # what has no gradient yet, behind a zero, is moved by rounding alone
+            (gg,) = products_each([[p.grad for p in params]], [(0, 0)])  # type: ignore[list-item]
+            self.still = {place for place, square in zip(places, gg, strict=True) if square == 0}
 
     def made(self, lr: float) -> None:
         """After the update, made at the reference rate ``lr``: what it did, in the memory of the copy."""
@@ -107,6 +112,7 @@ class Search:
         pairs = [(p, grads[p], d) for p, d in zip(*self.displacement, strict=True) if _alike(grads.get(p), d)]
         if not pairs:
             return rate, "no_gradient"
+        pairs = [entry for entry in pairs if entry[0] not in self.still] or pairs
         matrices = [entry for entry in pairs if entry[2].ndim >= 2] or pairs
         xx = [self.lengths[place] for place, *_ in matrices]
         vectors = [g for _, g, _ in matrices], [d for *_, d in matrices]
@@ -137,6 +143,7 @@ class Search:
             "lengths": [[[p.optimizer, p.group, p.index], xx] for p, xx in self.lengths.items()],
             "displacement": kept,
             "lr": self.lr,
+            "still": [[p.optimizer, p.group, p.index] for p in sorted(self.still, key=str)],
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -147,6 +154,7 @@ class Search:
         self.start.load(started)
         self.lengths = {Place(*place): xx for place, xx in state["lengths"]}
         self.before, self.displacement, self.lr = None, None, state["lr"]
+        self.still = {Place(*place) for place in state["still"]}
         if state["displacement"] is not None:
             places = [Place(*place) for place, _ in state["displacement"]]
             at = [self.optimizers[p.optimizer].param_groups[p.group]["params"][p.index] for p in places]

@@ -46,7 +46,7 @@ def train(
     torch.manual_seed(0)
     model = truth.mlp() if model is None else model
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    scheduler = glyder.GlyderLR(optimizer, model, observe_only=True, **options)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, observe_only=True, **options)
     criterion = options.get("loss", F.cross_entropy)
     for x, y in batches():
         optimizer.zero_grad()

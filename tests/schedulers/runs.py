@@ -52,7 +52,7 @@ class Dropping(nn.Module):
 class Run:
     model: nn.Module
     optimizers: list[torch.optim.Optimizer]
-    scheduler: glyder.GlyderLR
+    scheduler: glyder.LocalOptimumLR
 
     def go(self, start: int, end: int) -> None:
         for t in range(start, end):
@@ -92,7 +92,7 @@ def _loader() -> DataLoader:
 def _one(make: Callable[[Any], torch.optim.Optimizer], model: nn.Module, **options: Any) -> Run:
     optimizer = make(model.parameters())
     options = {"total_steps": UPDATES, "warmup": WINDOW, "every": 2} | options
-    return Run(model, [optimizer], glyder.GlyderLR(optimizer, model, **options))
+    return Run(model, [optimizer], glyder.LocalOptimumLR(optimizer, model, **options))
 
 
 def _adamw(parameters: Any) -> torch.optim.Optimizer:
@@ -114,14 +114,14 @@ def _groups(model: nn.Module) -> torch.optim.Optimizer:
 def _scoped() -> Run:
     model = mlp()
     optimizer = _groups(model)
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES, warmup=WINDOW, scope="group")
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES, warmup=WINDOW, scope="group")
     return Run(model, [optimizer], scheduler)
 
 
 def _two() -> Run:
     model = mlp()
     optimizers = [torch.optim.SGD(model[0].parameters(), momentum=0.9), torch.optim.AdamW(model[2].parameters())]
-    return Run(model, optimizers, glyder.GlyderLR(optimizers, model, total_steps=UPDATES, warmup=WINDOW))
+    return Run(model, optimizers, glyder.LocalOptimumLR(optimizers, model, total_steps=UPDATES, warmup=WINDOW))
 
 
 CASES: dict[str, Callable[[], Run]] = {

@@ -1,4 +1,4 @@
-"""A small model, its optimizer and a GlyderLR on both: what most tests of a whole scheduler start from."""
+"""A small model, its optimizer and a LocalOptimumLR on both: what most tests of a whole scheduler start from."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def small_run(
     """(model, optimizer, scheduler), for ``UPDATES`` updates unless told otherwise."""
     model = mlp() if model is None else model
     o = optimizer(model.parameters())
-    return model, o, glyder.GlyderLR(o, model, **({"total_steps": UPDATES} | options))
+    return model, o, glyder.LocalOptimumLR(o, model, **({"total_steps": UPDATES} | options))
 
 
 def state_of(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

@@ -90,11 +90,11 @@ def test_refused_by_name_with_the_reason(cls: type) -> None:
     model = mlp()
     optimizer = cls(model.parameters())
     with pytest.raises(ValueError, match=f"cannot follow {cls.__name__}: .*{TABLE[cls].refused}.*AnnealedLR"):
-        glyder.GlyderLR(optimizer, model)
+        glyder.LocalOptimumLR(optimizer, model)
     derived = type("Derived", (cls,), {})(model.parameters())
     with pytest.raises(ValueError, match=TABLE[cls].refused):
-        glyder.GlyderLR(derived, model)
-    glyder.GlyderLR(optimizer, model, observe_only=True)  # looking is allowed
+        glyder.LocalOptimumLR(derived, model)
+    glyder.LocalOptimumLR(optimizer, model, observe_only=True)  # looking is allowed
 
 
 def _stepper(optimizer: torch.optim.Optimizer, way: str) -> Callable[[], Any]:
@@ -139,7 +139,7 @@ def test_followed(cls: type, way: str, options: dict[str, Any], refresh: Any) ->
     names = [n for n, _ in model.named_parameters()]
     start = weights(model)
     optimizer = cls(model.parameters(), **options)
-    scheduler = glyder.GlyderLR(optimizer, model, every=1, total_steps=100, warmup=UPDATES, refresh=refresh)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, every=1, total_steps=100, warmup=UPDATES, refresh=refresh)
     recorder = Recorder(optimizer)
     _run(model, optimizer, way, expected)
 
@@ -193,7 +193,7 @@ def test_compiled_by_inductor() -> None:
     """The real compiler: the same rates as eager from the same displacements, and no compilation per rate."""
     model = mlp(dtype=torch.float64)
     optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1, dtype=torch.float64))
-    scheduler = glyder.GlyderLR(optimizer, model, every=1, total_steps=100, warmup=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, every=1, total_steps=100, warmup=UPDATES)
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("inductor")
     step = torch.compile(optimizer.step, backend=counter)
@@ -205,7 +205,7 @@ def test_compiled_by_inductor() -> None:
     assert scheduler.reasons["kept"] >= UPDATES - 4
     eager = mlp(dtype=torch.float64)
     optimizer = torch.optim.SGD(eager.parameters())
-    glyder.GlyderLR(optimizer, eager, every=1, total_steps=100, warmup=UPDATES)
+    glyder.LocalOptimumLR(optimizer, eager, every=1, total_steps=100, warmup=UPDATES)
     train(eager, optimizer, UPDATES)
     for a, b in zip(weights(model), weights(eager), strict=True):
         # inductor may fuse x - lr*g into one rounding; twelve updates of a chaotic start amplify the last bit.
@@ -216,7 +216,7 @@ def test_compiled_by_inductor() -> None:
 def test_a_compiled_step_is_compiled_once() -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1))
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=100)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=100)
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("eager")
     step = torch.compile(optimizer.step, backend=counter)
@@ -235,7 +235,7 @@ def test_the_rate_is_the_optimum_times_sigma() -> None:
     model = mlp(dtype=torch.float64)
     optimizer = torch.optim.SGD(model.parameters())
     sigma = 0.7
-    scheduler = glyder.GlyderLR(
+    scheduler = glyder.LocalOptimumLR(
         optimizer, model, every=1, warmup=0, anneal=None, scale=sigma, max_growth=1e300, refresh="always"
     )
     t = 0
@@ -253,7 +253,7 @@ def test_sgd_through_a_closure_is_sgd_without(keyword: bool) -> None:
     for closing in (False, True):
         model = mlp()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES)
+        scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
         for t in range(UPDATES):
 
             def closure(t: int = t, optimizer: Any = optimizer, model: nn.Module = model) -> torch.Tensor:
@@ -276,7 +276,7 @@ def test_lbfgs_does_not_start_from_the_users_rate() -> None:
     for lr in (1e-9, 1.0, 10.0):
         model = mlp()
         optimizer = torch.optim.LBFGS(model.parameters(), lr=lr, max_iter=3)
-        scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES)
+        scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
         _run(model, optimizer, "default", TABLE[torch.optim.LBFGS])
         ends.append([weights(model), scheduler.get_last_lr()])
     assert same(ends[0], ends[1])
@@ -287,7 +287,7 @@ def test_lbfgs_with_a_line_search_is_refused() -> None:
     model = mlp()
     optimizer = torch.optim.LBFGS(model.parameters(), line_search_fn="strong_wolfe")
     with pytest.raises(ValueError, match="line search sets the step"):
-        glyder.GlyderLR(optimizer, model)
+        glyder.LocalOptimumLR(optimizer, model)
 
 
 def test_muon_with_adamw_beside_it() -> None:
@@ -297,7 +297,7 @@ def test_muon_with_adamw_beside_it() -> None:
     matrices, rest = [n for n in named if named[n].dim() == 2], [n for n in named if named[n].dim() != 2]
     muon = torch.optim.Muon([named[n] for n in matrices], lr=0.02, weight_decay=0.0)
     adamw = torch.optim.AdamW([named[n] for n in rest], lr=0.005, weight_decay=0.0)
-    scheduler = glyder.GlyderLR([muon, adamw], model, every=1, total_steps=100, warmup=UPDATES)
+    scheduler = glyder.LocalOptimumLR([muon, adamw], model, every=1, total_steps=100, warmup=UPDATES)
     records = [Recorder(muon), Recorder(adamw)]
     train(model, [muon, adamw], UPDATES)
     assert scheduler.updates == UPDATES
@@ -330,7 +330,7 @@ class Bag(nn.Module):
 def test_sparse_adam() -> None:
     model = Bag().double()
     optimizer = torch.optim.SparseAdam(list(model.parameters()))
-    scheduler = glyder.GlyderLR(optimizer, model, every=1, total_steps=100, warmup=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, every=1, total_steps=100, warmup=UPDATES)
     recorder = Recorder(optimizer)
     for t in range(UPDATES):
         tokens = torch.randint(20, (32, 3), generator=torch.Generator().manual_seed(t))

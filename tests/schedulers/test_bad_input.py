@@ -95,7 +95,7 @@ def test_gradients_that_were_cleared_do_not_come_back() -> None:
     """Two optimizers, each cleared right after its own step: a skipped update must not bring NaNs back."""
     model = mlp()
     optimizers = [torch.optim.SGD(model[0].parameters()), torch.optim.AdamW(model[2].parameters())]
-    scheduler = glyder.GlyderLR(optimizers, model, total_steps=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizers, model, total_steps=UPDATES)
     with pytest.warns(glyder.GlyderWarning, match="skipped"):
         for t in range(12):
             _spoiled(model, t, "nan" if t == 5 else "good")
@@ -112,7 +112,7 @@ def test_observing_does_not_skip() -> None:
         model = mlp()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         if observed:
-            glyder.GlyderLR(optimizer, model, observe_only=True, every=1)
+            glyder.LocalOptimumLR(optimizer, model, observe_only=True, every=1)
         for t in range(8):
             optimizer.zero_grad()
             _spoiled(model, t, "inf" if t == 5 else "good")
@@ -176,7 +176,7 @@ def test_frozen_empty_and_resting_groups() -> None:
     ]
     model[2].bias.requires_grad_(False)
     optimizer = torch.optim.AdamW(groups, lr=0.01, weight_decay=0.0)
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
     held = model[0].weight.detach().clone(), model[2].bias.detach().clone()
     train(model, optimizer, 20)
     assert scheduler.get_last_lr()[0] == 0.0
@@ -203,7 +203,7 @@ def test_zero_grad_that_keeps_zeros_changes_nothing() -> None:
 def test_a_group_added_later_is_taken_in() -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model[0].parameters(), lr=0.5, momentum=0.9)
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES, every=1, warmup=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES, every=1, warmup=UPDATES)
     train(model, optimizer, 6)
     optimizer.add_param_group({"params": list(model[2].parameters()), "lr": 0.05})
     train(model, optimizer, range(6, 20))
@@ -216,10 +216,10 @@ def test_parameters_outside_of_the_model_are_refused_by_name() -> None:
     model, head = mlp(), nn.Linear(3, 2)
     optimizer = torch.optim.SGD([{"params": model.parameters()}, {"params": head.parameters()}], lr=0.1)
     with pytest.raises(ValueError, match=r"parameter 0 of group 1 \(shape \(2, 3\)\) is not among model.parameters"):
-        glyder.GlyderLR(optimizer, model)
+        glyder.LocalOptimumLR(optimizer, model)
     assert not model._forward_hooks
     assert not optimizer._optimizer_step_pre_hooks
-    glyder.GlyderLR(optimizer, nn.ModuleList([model, head]))  # the remedy that the message names
+    glyder.LocalOptimumLR(optimizer, nn.ModuleList([model, head]))  # the remedy that the message names
 
 
 def test_strangers_added_later_are_refused_too() -> None:
@@ -325,7 +325,7 @@ def test_observing_raises_nothing_after_construction() -> None:
         model = mlp()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         if observed:
-            scheduler = glyder.GlyderLR(optimizer, model, estimator="hvp", loss=_broken_loss, observe_only=True)
+            scheduler = glyder.LocalOptimumLR(optimizer, model, estimator="hvp", loss=_broken_loss, observe_only=True)
             with pytest.warns(glyder.GlyderWarning, match="cannot read"):
                 train(model, optimizer, 10)
             assert scheduler.reasons == {"raised": 3}, "and it gives up"
@@ -338,7 +338,7 @@ def test_observing_raises_nothing_after_construction() -> None:
 def test_observing_goes_on_with_parameters_outside_of_the_model() -> None:
     model, extra = mlp(), nn.Parameter(torch.ones(2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    scheduler = glyder.GlyderLR(optimizer, model, observe_only=True)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, observe_only=True)
     optimizer.add_param_group({"params": [extra], "lr": 1e-3})
     with pytest.warns(glyder.GlyderWarning, match="nothing could be observed: .*parameter 0 of group 1") as said:
         train(model, optimizer, 4, lambda t: setattr(extra, "grad", torch.ones(2)))
@@ -373,14 +373,14 @@ def test_a_step_without_a_forward_pass() -> None:
 def test_lr_zero_everywhere() -> None:
     model = mlp()
     with pytest.raises(ValueError, match="every group of the optimizer has lr=0.*leave lr at its default"):
-        glyder.GlyderLR(torch.optim.SGD(model.parameters(), lr=0.0), model)
+        glyder.LocalOptimumLR(torch.optim.SGD(model.parameters(), lr=0.0), model)
 
 
 def test_a_ratio_that_is_no_number() -> None:
     model = mlp()
     groups = [{"params": model[0].parameters(), "lr": 1e-308}, {"params": model[2].parameters(), "lr": 10.0}]
     with pytest.raises(ValueError, match="lr of group 1 of optimizer 0 is 10.0.*ratio"):
-        glyder.GlyderLR(torch.optim.SGD(groups), model)
+        glyder.LocalOptimumLR(torch.optim.SGD(groups), model)
 
 
 def test_a_rate_that_would_overflow_is_not_written() -> None:
@@ -391,7 +391,7 @@ def test_a_rate_that_would_overflow_is_not_written() -> None:
         {"params": model[2].parameters(), "lr": torch.tensor(1.0)},
     ]
     optimizer = torch.optim.SGD(groups)
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
     with pytest.warns(glyder.GlyderWarning, match="would overflow"):
         train(model, optimizer, 3)
     first, second = (float(rate) for rate in scheduler.get_last_lr())
@@ -432,9 +432,9 @@ def test_where_a_warning_is_an_error_the_constructor_leaves_no_trace() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(glyder.GlyderWarning, match="total_steps=10"):
-            glyder.GlyderLR(optimizer, model, total_steps=10, scope="tensor")
+            glyder.LocalOptimumLR(optimizer, model, total_steps=10, scope="tensor")
         assert len(optimizer.param_groups) == 1
-        glyder.GlyderLR(optimizer, model, total_steps=100)
+        glyder.LocalOptimumLR(optimizer, model, total_steps=100)
 
 
 @pytest.mark.parametrize("anneal", ["constant", "rsqrt"])

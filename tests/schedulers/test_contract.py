@@ -24,7 +24,7 @@ UPDATES = 30
 def _make(lr: Any = 1e-3, optimizer: type = torch.optim.AdamW, **options: Any) -> tuple[Any, Any, Any]:
     model = mlp()
     o = optimizer(model.parameters(), lr=lr)
-    return model, o, glyder.GlyderLR(o, model, **({"total_steps": UPDATES} | options))
+    return model, o, glyder.LocalOptimumLR(o, model, **({"total_steps": UPDATES} | options))
 
 
 def test_is_a_scheduler_and_construction_leaves_the_rate() -> None:
@@ -80,7 +80,7 @@ def test_rates_of_an_optimizer_share_no_tensor() -> None:
     model = mlp()
     groups = [{"params": model[0].parameters()}, {"params": model[2].parameters()}]
     optimizer = torch.optim.AdamW(groups, lr=torch.tensor(1e-3))
-    glyder.GlyderLR(optimizer, model, scope="group", total_steps=UPDATES)
+    glyder.LocalOptimumLR(optimizer, model, scope="group", total_steps=UPDATES)
     train(model, optimizer, 5)
     first, second = (float(group["lr"]) for group in optimizer.param_groups)
     assert first != second
@@ -159,10 +159,10 @@ def test_a_copy_of_the_model_alone_is_a_plain_model() -> None:
 def test_two_schedulers_on_one_optimizer() -> None:
     model, optimizer, scheduler = _make()
     with pytest.raises(ValueError, match=r"optimizer 0 \(AdamW\) already has a scheduler.*close\(\)"):
-        glyder.GlyderLR(optimizer, model)
-    glyder.GlyderLR(optimizer, model, observe_only=True)
+        glyder.LocalOptimumLR(optimizer, model)
+    glyder.LocalOptimumLR(optimizer, model, observe_only=True)
     scheduler.close()
-    glyder.GlyderLR(optimizer, model)
+    glyder.LocalOptimumLR(optimizer, model)
 
 
 def test_another_scheduler_beside_it_is_told_once_and_overridden() -> None:

@@ -26,7 +26,7 @@ def test_memorising_noise_with_sgd() -> None:
     torch.manual_seed(0)
     model, x, y = Transformer(), torch.randint(65, (8, 32)), torch.randint(65, (8 * 32,))
     optimizer = torch.optim.SGD(model.parameters())
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=600)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=600)
     losses = []
     for _ in range(150):
         loss = F.cross_entropy(model(x), y)

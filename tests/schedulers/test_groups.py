@@ -89,7 +89,7 @@ def test_one_group_is_the_global_rate() -> None:
     for scope in ("global", "group"):
         model = mlp(dtype=torch.float64)
         optimizer = torch.optim.AdamW(model.parameters())
-        scheduler = glyder.GlyderLR(optimizer, model, scope=scope, total_steps=UPDATES, warmup=12, every=1)
+        scheduler = glyder.LocalOptimumLR(optimizer, model, scope=scope, total_steps=UPDATES, warmup=12, every=1)
         found = []
         for t in range(UPDATES):
             train(model, optimizer, range(t, t + 1))
@@ -102,7 +102,7 @@ def test_one_group_is_the_global_rate() -> None:
 def test_a_rate_for_each_group_and_the_ratios_are_saved() -> None:
     model = mlp()
     optimizer = _grouped(model)
-    scheduler = glyder.GlyderLR(optimizer, model, scope="group", total_steps=UPDATES, warmup=12)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, scope="group", total_steps=UPDATES, warmup=12)
     train(model, optimizer, 10)
     first, second = scheduler.get_last_lr()
     assert first != second
@@ -113,7 +113,7 @@ def test_a_rate_for_each_group_and_the_ratios_are_saved() -> None:
 def test_bounds_hold_for_each_group() -> None:
     model = mlp()
     optimizer = _grouped(model)
-    scheduler = glyder.GlyderLR(
+    scheduler = glyder.LocalOptimumLR(
         optimizer, model, scope="group", total_steps=UPDATES, warmup=0, anneal=None, every=1, min_lr=1e-4, max_lr=2e-4
     )
     train(model, optimizer, 12)
@@ -124,7 +124,7 @@ def test_bounds_hold_for_each_group() -> None:
 def test_the_global_rate_keeps_the_ratios() -> None:
     model = mlp()
     optimizer = _grouped(model, second=2.5e-4)
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
     for t in range(20):
         train(model, optimizer, range(t, t + 1))
         first, second = scheduler.get_last_lr()
@@ -134,7 +134,7 @@ def test_the_global_rate_keeps_the_ratios() -> None:
 def test_max_lr_given_is_a_ceiling() -> None:
     model = mlp()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4)
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES, max_lr="given", warmup=5)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES, max_lr="given", warmup=5)
     rates = []
     for t in range(UPDATES):
         train(model, optimizer, range(t, t + 1))
@@ -151,7 +151,7 @@ def test_two_optimizers_are_one_update() -> None:
         model = mlp()
         parts = [model[0].parameters(), model[2].parameters()] if split else [model.parameters()]
         optimizers = [torch.optim.SGD(list(part), lr=0.1) for part in parts]
-        scheduler = glyder.GlyderLR(optimizers, model, total_steps=UPDATES)
+        scheduler = glyder.LocalOptimumLR(optimizers, model, total_steps=UPDATES)
         train(model, optimizers, UPDATES)
         ends.append([weights(model), scheduler.history.tolist(), scheduler.updates])
     assert same(*ends)
@@ -160,7 +160,7 @@ def test_two_optimizers_are_one_update() -> None:
 def test_one_of_two_stepped_alone_is_no_update() -> None:
     model = mlp()
     optimizers = [torch.optim.SGD(model[0].parameters()), torch.optim.SGD(model[2].parameters())]
-    scheduler = glyder.GlyderLR(optimizers, model, total_steps=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizers, model, total_steps=UPDATES)
     train(model, optimizers[0], 3)
     assert scheduler.updates == 0
     train(model, optimizers, range(3, 12))
@@ -171,7 +171,7 @@ def test_one_of_two_stepped_alone_is_no_update() -> None:
 def test_several_optimizers_take_no_closure() -> None:
     model = mlp()
     optimizers = [torch.optim.SGD(model[0].parameters()), torch.optim.SGD(model[2].parameters())]
-    glyder.GlyderLR(optimizers, model)
+    glyder.LocalOptimumLR(optimizers, model)
     with pytest.raises(TypeError, match="several optimizers cannot be stepped with a closure"):
         optimizers[0].step(lambda: 0.0)
 
@@ -189,7 +189,7 @@ def test_observing_changes_nothing(scope: Any, momentum: float) -> None:
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=momentum)
         cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: min(1.0, t / 5))  # a warm-up from 0
         if observed:
-            scheduler = glyder.GlyderLR(optimizer, model, observe_only=True, scope=scope, every=1)
+            scheduler = glyder.LocalOptimumLR(optimizer, model, observe_only=True, scope=scope, every=1)
         keys = set(optimizer.param_groups[0])
         for t in range(UPDATES):
             train(model, optimizer, range(t, t + 1))
@@ -204,7 +204,7 @@ def _found() -> float:
     """The base rate that glyder finds for a small problem by itself."""
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters())
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
     train(model, optimizer, UPDATES)
     return float(scheduler.history["base"][-1])
 
@@ -215,7 +215,7 @@ def test_explain_names_the_factor(factor: float, says: str) -> None:
     """Measured at quite different rates, the advice points the same way: towards what glyder would do by itself."""
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=factor * _found())
-    scheduler = glyder.GlyderLR(optimizer, model, observe_only=True, total_steps=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, observe_only=True, total_steps=UPDATES)
     train(model, optimizer, UPDATES)
     text = scheduler.explain()
     assert text.count(says) == 1
@@ -229,7 +229,7 @@ def test_advice_is_next_to_the_largest_rate() -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=_found())
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES)
-    scheduler = glyder.GlyderLR(optimizer, model, observe_only=True, total_steps=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, observe_only=True, total_steps=UPDATES)
     for t in range(UPDATES):
         train(model, optimizer, range(t, t + 1))
         cosine.step()
@@ -241,7 +241,7 @@ def test_a_group_that_is_taken_away_is_not_missed() -> None:
     model = mlp()
     layers = [list(layer.parameters()) for layer in model if list(layer.parameters())]
     optimizer = torch.optim.SGD([{"params": params} for params in layers], lr=0.01)
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=20, observe_only=True, every=1)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=20, observe_only=True, every=1)
     train(model, optimizer, range(5))
     del optimizer.param_groups[-1]
     with warnings.catch_warnings():

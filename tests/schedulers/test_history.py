@@ -12,10 +12,10 @@ from .problems import mlp, train
 UPDATES, WINDOW = 40, 12
 
 
-def _run(**options: object) -> tuple[torch.nn.Module, torch.optim.Optimizer, glyder.GlyderLR]:
+def _run(**options: object) -> tuple[torch.nn.Module, torch.optim.Optimizer, glyder.LocalOptimumLR]:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    scheduler = glyder.GlyderLR(optimizer, model, **({"total_steps": UPDATES, "warmup": WINDOW} | options))
+    scheduler = glyder.LocalOptimumLR(optimizer, model, **({"total_steps": UPDATES, "warmup": WINDOW} | options))
     return model, optimizer, scheduler
 
 

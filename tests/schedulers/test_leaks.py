@@ -15,10 +15,10 @@ import glyder
 from .problems import mlp, same, train, weights
 
 
-def _make(**options: Any) -> tuple[nn.Module, torch.optim.Optimizer, glyder.GlyderLR]:
+def _make(**options: Any) -> tuple[nn.Module, torch.optim.Optimizer, glyder.LocalOptimumLR]:
     model = mlp()
     optimizer = torch.optim.AdamW(model.parameters())
-    return model, optimizer, glyder.GlyderLR(optimizer, model, **options)
+    return model, optimizer, glyder.LocalOptimumLR(optimizer, model, **options)
 
 
 def test_the_scheduler_lives_as_long_as_the_optimizer() -> None:
@@ -27,7 +27,7 @@ def test_the_scheduler_lives_as_long_as_the_optimizer() -> None:
     train(model, optimizer, 10)
     alone = mlp()
     other = torch.optim.AdamW(alone.parameters())
-    glyder.GlyderLR(other, alone, total_steps=30)
+    glyder.LocalOptimumLR(other, alone, total_steps=30)
     gc.collect()
     train(alone, other, 10)
     assert same(weights(model), weights(alone))

@@ -30,7 +30,7 @@ def test_exact_line_search_along_any_direction(estimator: str) -> None:
     hessian = 2 / ROWS * x.T @ x
     optimizer = torch.optim.Adam(model.parameters(), betas=(0.5, 0.9))
     criterion = nn.MSELoss()
-    scheduler = glyder.GlyderLR(
+    scheduler = glyder.LocalOptimumLR(
         optimizer, model, every=1, refresh="always", scale=1.0, estimator=estimator, loss=criterion, warmup=0
     )
     points = [model.weight.detach().clone()]
@@ -60,7 +60,7 @@ def test_in_one_dimension_it_lands_on_the_minimum() -> None:
     model = nn.Linear(1, 1, bias=False).double()
     nn.init.constant_(model.weight, 5.0)
     optimizer = torch.optim.SGD(model.parameters(), lr=17.0)
-    scheduler = glyder.GlyderLR(
+    scheduler = glyder.LocalOptimumLR(
         optimizer,
         model,
         every=1,

@@ -49,7 +49,7 @@ def test_clipped_gradients_are_noticed() -> None:
     model = mlp(dtype=torch.float64)
     names = [n for n, _ in model.named_parameters()]
     optimizer = torch.optim.SGD(model.parameters())
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES, every=1, warmup=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES, every=1, warmup=UPDATES)
     for t in range(10):
         before = weights(model)
         train(model, optimizer, range(t, t + 1), lambda t: nn.utils.clip_grad_norm_(model.parameters(), 0.05))
@@ -90,7 +90,7 @@ def test_averages_of_the_weights_see_final_ones(first: bool) -> None:
 
     if first:
         optimizer.register_step_post_hook(average)
-    glyder.GlyderLR(optimizer, model, total_steps=UPDATES)
+    glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
     if not first:
         optimizer.register_step_post_hook(average)
     for t in range(8):
@@ -104,7 +104,7 @@ def test_grad_scaler(fused: bool) -> None:
     model = mlp(dtype=torch.float64)
     names = [n for n, _ in model.named_parameters()]
     optimizer = torch.optim.AdamW(model.parameters(), fused=fused, weight_decay=0.0)
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES, every=1, warmup=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES, every=1, warmup=UPDATES)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=6)
     made = 0
     with warnings.catch_warnings():

@@ -44,7 +44,7 @@ def _direct(gradients: list[list[Tensor]]) -> tuple[float, float]:
 def test_equals_direct_computation(way: str, refresh: Any) -> None:
     model = mlp(dtype=torch.float64)
     optimizer = torch.optim.SGD(model.parameters())
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=50, every=1, replicas=True, refresh=refresh)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=50, every=1, replicas=True, refresh=refresh)
     factor = 1.0 if way == "sums" else 1 / MICRO
     expected = {}
     for t in range(8):
@@ -110,7 +110,7 @@ def test_nothing_to_compare_is_nan() -> None:
     for replicas, micro in ((True, 1), (False, 3)):
         model = mlp()
         optimizer = torch.optim.SGD(model.parameters())
-        scheduler = glyder.GlyderLR(optimizer, model, total_steps=50, replicas=replicas)
+        scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=50, replicas=replicas)
         for t in range(5):
             optimizer.zero_grad()
             _accumulate(model, t, micro=micro)
@@ -126,7 +126,7 @@ def test_watching_changes_nothing_and_stops_on_close() -> None:
     for replicas in (False, True):
         model = mlp()
         optimizer = torch.optim.AdamW(model.parameters())
-        scheduler = glyder.GlyderLR(optimizer, model, total_steps=20, replicas=replicas)
+        scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=20, replicas=replicas)
         for t in range(20):
             optimizer.zero_grad()
             _accumulate(model, t, micro=2)
@@ -142,7 +142,7 @@ def test_watching_changes_nothing_and_stops_on_close() -> None:
 def test_a_skipped_update_leaves_nothing_behind() -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters())
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=50, every=1, replicas=True)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=50, every=1, replicas=True)
     with pytest.warns(glyder.GlyderWarning, match="skipped"):
         for t in range(6):
             optimizer.zero_grad()
@@ -156,7 +156,7 @@ def test_a_skipped_update_leaves_nothing_behind() -> None:
 def test_a_copy_watches_its_own_parameters() -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters())
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=50, every=1, replicas=True)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=50, every=1, replicas=True)
     _accumulate(model, 0)
     optimizer.step()
     scheduler, model = copy.deepcopy((scheduler, model))

@@ -89,7 +89,7 @@ def test_the_runs_are_what_they_claim(ends: tuple[dict[str, Any], dict[str, Any]
 def _saved(stop: int = 4, **options: Any) -> tuple[Any, Any, Any]:
     model = mlp()
     optimizer = torch.optim.AdamW(model.parameters())
-    scheduler = glyder.GlyderLR(optimizer, model, **({"total_steps": 30} | options))
+    scheduler = glyder.LocalOptimumLR(optimizer, model, **({"total_steps": 30} | options))
     train(model, optimizer, stop)
     return model, optimizer, scheduler
 
@@ -114,7 +114,7 @@ def test_weights_only_also_with_numbers_of_numpy() -> None:
 
     model = mlp()
     optimizer = torch.optim.AdamW(model.parameters())
-    scheduler = glyder.GlyderLR(
+    scheduler = glyder.LocalOptimumLR(
         optimizer, model, total_steps=np.int64(30), every=np.int32(2), warmup=np.int64(9), max_lr=np.float32(5.0),
         scale=np.float64(1.5), seed=np.int64(3),
     )  # fmt: skip
@@ -129,7 +129,7 @@ def test_without_the_schedulers_state_it_starts_anew() -> None:
     model, optimizer, _ = _saved(10)
     model2 = mlp()
     optimizer2 = torch.optim.AdamW(model2.parameters())
-    scheduler = glyder.GlyderLR(optimizer2, model2, total_steps=30)
+    scheduler = glyder.LocalOptimumLR(optimizer2, model2, total_steps=30)
     model2.load_state_dict(model.state_dict())
     optimizer2.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # torch would share the tensors
     train(model2, optimizer2, 10)

@@ -232,7 +232,7 @@ def test_what_an_optimizer_does_to_the_gradients_is_its_affair(habit: str, sourc
     model = mlp(dtype=torch.float64)
     names = [n for n, _ in model.named_parameters()]
     optimizer = Careless(model.parameters(), habit)
-    scheduler = glyder.GlyderLR(optimizer, model, every=1, total_steps=12, warmup=12)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, every=1, total_steps=12, warmup=12)
     for t in range(12):
         before = weights(model)
         train(model, optimizer, range(t, t + 1))
@@ -257,7 +257,7 @@ def test_a_step_that_calls_its_base_class_is_one_update() -> None:
     torch.optim.SGD(mlp().parameters())  # the hooks are there once an optimizer of that class is
     model = mlp()
     optimizer = Derived(model.parameters())
-    scheduler = glyder.GlyderLR(optimizer, model, every=1, total_steps=12, warmup=12)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, every=1, total_steps=12, warmup=12)
     with warnings.catch_warnings():
         warnings.simplefilter("error", glyder.GlyderWarning)
         train(model, optimizer, 12)
@@ -270,7 +270,7 @@ def test_one_of_two_optimizers_stepped_more_often() -> None:
     """An update is one step of each, and begins with the last step of the one that is stepped twice."""
     model = mlp()
     optimizers = [torch.optim.SGD(model[0].parameters()), torch.optim.SGD(model[2].parameters())]
-    scheduler = glyder.GlyderLR(optimizers, model, total_steps=UPDATES, every=1)
+    scheduler = glyder.LocalOptimumLR(optimizers, model, total_steps=UPDATES, every=1)
     with warnings.catch_warnings():
         warnings.simplefilter("error", glyder.GlyderWarning)
         for t in range(12):
@@ -305,6 +305,6 @@ def test_the_length_to_go_by_is_that_before_the_first_update(zero: bool, observe
             p.mul_(0.0 if zero else 1.0)
     expected = sum(float(p.detach().square().sum()) for p in model.parameters())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES, observe_only=observe_only)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES, observe_only=observe_only)
     train(model, optimizer, 6)
     assert scheduler.state_dict()["start"] == pytest.approx(expected, rel=1e-14)

@@ -48,9 +48,9 @@ class Bowl(nn.Module):
         return sign * (self.x @ self.H @ self.x) / 2
 
 
-def _same_step(optimizer: torch.optim.Optimizer, model: nn.Module, **options: Any) -> glyder.GlyderLR:
+def _same_step(optimizer: torch.optim.Optimizer, model: nn.Module, **options: Any) -> glyder.LocalOptimumLR:
     options = {"refresh": "always", "act": "same-step", "every": 1, "warmup": 0, "anneal": None} | options
-    return glyder.GlyderLR(optimizer, model, **options)
+    return glyder.LocalOptimumLR(optimizer, model, **options)
 
 
 def _descend(model: nn.Module, optimizer: torch.optim.Optimizer, updates: int) -> None:

@@ -40,7 +40,7 @@ def test_base_rate_is_that_of_the_formula(make: Any, options: dict, summed: floa
     model = mlp(dtype=torch.float64)
     names = [name for name, _ in model.named_parameters()]
     optimizer = make(model.parameters(), **options)
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES, warmup=WARMUP)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES, warmup=WARMUP)
     record = Recorder(optimizer)
     xx = sum(float(p.detach().square().sum()) for p in model.parameters())
     train(model, optimizer, UPDATES)
@@ -86,7 +86,7 @@ def test_from_zero_curvature_stands_alone() -> None:
     torch.nn.init.zeros_(model.weight)
     torch.nn.init.zeros_(model.bias)
     optimizer = torch.optim.SGD(model.parameters())
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
     for _ in range(UPDATES):
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(model(x), y)
@@ -102,7 +102,7 @@ def test_scale_multiplies_what_is_found() -> None:
     for scale in (1.0, 0.5):
         model = mlp(dtype=torch.float64)
         optimizer = torch.optim.SGD(model.parameters())
-        scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES, scale=scale, warmup=2, every=1)
+        scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES, scale=scale, warmup=2, every=1)
         while "kept" not in scheduler.reasons:
             train(model, optimizer, range(scheduler.updates, scheduler.updates + 1))
         found.append(scheduler.history["base"][-1])
@@ -114,7 +114,7 @@ def test_scale_multiplies_what_is_found() -> None:
 )
 def test_default_window(total: int | None, window: int) -> None:
     model = mlp()
-    assert glyder.GlyderLR(torch.optim.SGD(model.parameters()), model, total_steps=total).warmup == window
+    assert glyder.LocalOptimumLR(torch.optim.SGD(model.parameters()), model, total_steps=total).warmup == window
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 5, 12, 20])
@@ -122,7 +122,7 @@ def test_very_short_runs(total: int) -> None:
     """A rate for every update, also where there is hardly time to measure."""
     model = mlp()
     optimizer = torch.optim.AdamW(model.parameters())
-    glyder.GlyderLR(optimizer, model, total_steps=total)
+    glyder.LocalOptimumLR(optimizer, model, total_steps=total)
     record = Recorder(optimizer)
     train(model, optimizer, total)
     assert all(0 < rate < 1 for (rate,) in record.rates)
@@ -143,7 +143,7 @@ def _base(change: Any = None, loss: float = 1.0, pieces: int = 1, **options: Any
     """Base rate of a short AdamW run: the loss times a factor, in pieces, its gradients changed before the step."""
     model = mlp(dtype=torch.float64)
     optimizer = torch.optim.AdamW(model.parameters())
-    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES, warmup=WARMUP, **options)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES, warmup=WARMUP, **options)
     for t in range(UPDATES):
         optimizer.zero_grad()
         x, y = batch(t, torch.float64)

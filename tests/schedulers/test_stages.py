@@ -33,7 +33,9 @@ def _make(beta: float = 0.0, **options: Any) -> tuple[Any, Any, Any]:
     return (
         model,
         optimizer,
-        glyder.GlyderLR(optimizer, model, **({"total_steps": UPDATES, "warmup": WARMUP, "max_growth": 1e9} | options)),
+        glyder.LocalOptimumLR(
+            optimizer, model, **({"total_steps": UPDATES, "warmup": WARMUP, "max_growth": 1e9} | options)
+        ),
     )
 
 

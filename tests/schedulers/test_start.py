@@ -18,7 +18,7 @@ UPDATES = 40
 def _run(lr: float | torch.Tensor, dtype: torch.dtype, optimizer: type, **options: Any) -> tuple[Any, ...]:
     model = mlp(dtype=dtype)
     o = optimizer(model.parameters(), lr=lr, **options)
-    scheduler = glyder.GlyderLR(o, model, total_steps=UPDATES)
+    scheduler = glyder.LocalOptimumLR(o, model, total_steps=UPDATES)
     rates = []
     for t in range(UPDATES):
         train(model, o, range(t, t + 1))
@@ -45,7 +45,7 @@ def test_runs_from_any_rate_are_the_same_bits(dtype: torch.dtype, optimizer: typ
 def test_bf16_weights_learn() -> None:
     model = mlp(dtype=torch.bfloat16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9)
-    glyder.GlyderLR(optimizer, model, total_steps=150)
+    glyder.LocalOptimumLR(optimizer, model, total_steps=150)
     x, y = batch(9999, torch.bfloat16)
 
     def accuracy() -> float:
@@ -61,7 +61,7 @@ def test_bf16_weights_learn() -> None:
 def test_the_rate_is_never_zero_and_the_first_step_is_small() -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), lr=10.0)
-    scheduler = glyder.GlyderLR(optimizer, model)
+    scheduler = glyder.LocalOptimumLR(optimizer, model)
     before = weights(model)
     backward(model, 0)
     optimizer.step()
@@ -82,11 +82,11 @@ class _Wells(torch.nn.Module):
         return (self.x.square() - a.square()).square().mean()
 
 
-def _fall(start: float, updates: int, **options: Any) -> tuple[glyder.GlyderLR, float]:
+def _fall(start: float, updates: int, **options: Any) -> tuple[glyder.LocalOptimumLR, float]:
     """Train from near the ridge at 0; the scheduler and the loss at the end, which starts at 1."""
     model, a = _Wells(start), torch.ones((), dtype=torch.float64)
     optimizer = torch.optim.SGD(model.parameters())
-    scheduler = glyder.GlyderLR(
+    scheduler = glyder.LocalOptimumLR(
         optimizer, model, total_steps=updates, loss=lambda model, call: model(*call.args), **options
     )
     for _ in range(updates):
@@ -134,7 +134,7 @@ def test_the_rise_ends_where_steps_are_a_tenth_of_the_parameters(growth: float) 
     model = Ridge()
     x = model.x
     optimizer = torch.optim.SGD([x])
-    glyder.GlyderLR(
+    glyder.LocalOptimumLR(
         optimizer, model, total_steps=60, estimator="hvp", refresh="always", max_growth=growth,
         loss=lambda model, call: model(*call.args),
     )  # fmt: skip

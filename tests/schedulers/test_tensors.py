@@ -104,7 +104,7 @@ def test_one_tensor_is_the_global_rate() -> None:
         torch.manual_seed(0)
         model = nn.Linear(6, 4, bias=False, dtype=torch.float64)
         optimizer = torch.optim.AdamW(model.parameters())
-        scheduler = glyder.GlyderLR(optimizer, model, scope=scope, total_steps=UPDATES, warmup=12, every=1)
+        scheduler = glyder.LocalOptimumLR(optimizer, model, scope=scope, total_steps=UPDATES, warmup=12, every=1)
         found = []
         for t in range(UPDATES):
             train(model, optimizer, range(t, t + 1))
@@ -115,13 +115,15 @@ def test_one_tensor_is_the_global_rate() -> None:
     assert rates[1] == pytest.approx(rates[0], rel=1e-6)
 
 
-def _run(scope: str, updates: int = 20, **options: object) -> tuple[nn.Module, torch.optim.Optimizer, glyder.GlyderLR]:
+def _run(
+    scope: str, updates: int = 20, **options: object
+) -> tuple[nn.Module, torch.optim.Optimizer, glyder.LocalOptimumLR]:
     model = mlp(dtype=torch.float64)
     optimizer = torch.optim.AdamW(
         [{"params": model[0].parameters()}, {"params": model[2].parameters(), "lr": 2e-3}], weight_decay=0.01
     )
     options = {"total_steps": UPDATES, "warmup": 12, "every": 1} | options
-    scheduler = glyder.GlyderLR(optimizer, model, scope=scope, **options)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, scope=scope, **options)
     train(model, optimizer, updates)
     return model, optimizer, scheduler
 
@@ -160,7 +162,7 @@ def test_the_loss_falls_along_the_new_rates_as_far_as_along_the_old() -> None:
     model = mlp(dtype=torch.float64)
     names = [n for n, _ in model.named_parameters()]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    scheduler = glyder.GlyderLR(optimizer, model, scope="tensor", total_steps=100, warmup=50, every=1)
+    scheduler = glyder.LocalOptimumLR(optimizer, model, scope="tensor", total_steps=100, warmup=50, every=1)
     worse = 0
     for t in range(20):
         before, ratios = weights(model), list(scheduler._ratios[0])
