@@ -12,10 +12,12 @@
  *
  * The zero is found by stochastic approximation (Robbins & Monro, 1951), with the rate in decades:
  *
- *   log10 eta_{t+1} = log10 eta_t + min(max(pace c_t, -down), up)
+ *   log10 eta_{t+1} = log10 eta_t + pace m_t/sqrt(v_t)
  *
- * from h 10^-below, over `updates` updates; z is the geometric mean of the rates of the second half.  Training goes on
- * all the while, at rates close to the best for a single step.
+ * from h 10^-below, over `updates` updates; m and v are exponential means of c and c^2, bias-corrected, so that a
+ * cosine counts by its sign and by how sure that is, not by its size (sparse gradients have small ones).  z is the
+ * geometric mean of the rates of the second half.  Training goes on all the while, at rates close to the best for a
+ * single step.
  *
  * What a run of given length can bear is another matter: its steps make a random walk, and at the rate h every layer
  * walks by about its own length, the layers' relative changes added in squares (peak.h; r = sum_i ||d_i||^2/||x_i||^2).
@@ -24,9 +26,8 @@
  *
  *   peak = sigma gain z^(1-share) h^share
  *
- * The rate rises by `up` decades at most; farther than `far` decades below h, where nothing is to be learned, and where
- * no length is known, by up to twice as much, and these updates do not count.  pace and up grow for short
- * searches, so that one of n updates can climb `pace_total`/n and `up_total`/n decades an update.
+ * Farther than `far` decades below h, where nothing is to be learned, and where no length is known, the rate moves
+ * twice as fast, and these updates do not count.  The pace of a search of n updates is at least `pace_total`/n.
  *
  * The vote, h, the mean and all constants are ours, found by experiment (benchmarks/results/LESSONS.md).
  *
@@ -41,19 +42,20 @@
     X(sigma, 1, 0, INFINITY, GL_OPEN)                                                                                  \
     X(updates, 80, 1, INFINITY, GL_OPEN_UPPER)                                                                         \
     X(longest, INFINITY, 1, INFINITY, GL_CLOSED)                                                                       \
-    X(below, 0.5, 0, INFINITY, GL_OPEN)                                                                                \
+    X(below, 0.4, 0, INFINITY, GL_OPEN)                                                                                \
     X(far, 1, 0, INFINITY, GL_OPEN)                                                                                    \
-    X(pace, 0.4, 0, INFINITY, GL_OPEN)                                                                                 \
-    X(pace_total, 15, 0, INFINITY, GL_OPEN)                                                                            \
-    X(up, 0.12, 0, INFINITY, GL_OPEN)                                                                                  \
-    X(up_total, 4, 0, INFINITY, GL_OPEN)                                                                               \
-    X(down, 0.15, 0, INFINITY, GL_OPEN)                                                                                \
-    X(gain, 1.9, 0, INFINITY, GL_OPEN)                                                                                 \
+    X(pace, 0.08, 0, INFINITY, GL_OPEN)                                                                                \
+    X(pace_total, 3, 0, INFINITY, GL_OPEN)                                                                             \
+    X(quick, 0.7, 0, 1, GL_OPEN_UPPER)                                                                                 \
+    X(slow, 0.9, 0, 1, GL_OPEN_UPPER)                                                                                  \
+    X(gain, 1.5, 0, INFINITY, GL_OPEN)                                                                                 \
     X(share, 0.4, 0, 1, GL_CLOSED)                                                                                     \
     X(apart, 0.5, 0, INFINITY, GL_CLOSED)
 #define STATE(X)                                                                                                       \
     X(seen, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
     X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
+    X(mean, 0, -INFINITY, INFINITY, GL_OPEN)                                                                           \
+    X(square, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
     X(logs, 0, -INFINITY, INFINITY, GL_OPEN)                                                                           \
     X(relative, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                         \
     X(halved, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
@@ -73,7 +75,7 @@ static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
 static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
     const struct gl_peak_config *c = config;
     struct gl_peak_state *x = state;
-    double h, up, pace, step, z;
+    double h, pace, step, z;
 
     if (!gl_stats_finite(s, NEEDS))
         return gl_skip(GL_REASON_not_finite);
@@ -85,13 +87,14 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     x->seen += 1;
     if (x->seen == 1 && h > 0)
         return gl_keep(h * pow(10, -c->below), GL_REASON_rising);
-    up = fmax(c->up, c->up_total / c->updates);
     pace = fmax(c->pace, c->pace_total / c->updates);
-    if (x->count == 0 && x->seen < c->longest && !(s->lr >= h * pow(10, -c->far) && h > 0)) {
-        step = fmin(fmax(2 * pace * s->cosine, -c->down), 2 * c->up);
-        return gl_keep(s->lr * pow(10, step), GL_REASON_rising);
-    }
-    step = fmin(fmax(pace * s->cosine, -fmax(c->down, up)), up);
+    x->mean = c->quick * x->mean + (1 - c->quick) * s->cosine;
+    x->square = c->slow * x->square + (1 - c->slow) * s->cosine * s->cosine;
+    step = x->square > 0 ? pace * fmin(1, fmax(-1, x->mean / (1 - pow(c->quick, x->seen)) /
+                                                       sqrt(x->square / (1 - pow(c->slow, x->seen)))))
+                         : 0;
+    if (x->count == 0 && x->seen < c->longest && !(s->lr >= h * pow(10, -c->far) && h > 0))
+        return gl_keep(s->lr * pow(10, 2 * step), GL_REASON_rising);
     x->count += 1;
     if (2 * x->count > c->updates) {
         x->halved += 1;

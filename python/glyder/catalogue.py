@@ -11,8 +11,8 @@ from torch.optim.lr_scheduler import LRScheduler
 import glyder
 from glyder import _core
 
-NAMES = {"AnnealedLR": "schedule"}
-"""Names in the C core of the schedulers that follow no rule."""
+NAMES = {"AnnealedLR": "schedule", "GlyderLR": "peak", "LocalOptimumLR": "glyder"}
+"""Names in the C core of the schedulers that follow no rule, or one of another name."""
 
 BEGIN, END = "<!-- rules: python -m glyder rules --markdown README.md -->", "<!-- end of rules -->"
 """What stands around the table of rules in the README."""
@@ -55,9 +55,9 @@ def facts_of(scheduler: type) -> Facts:
         ValueError: it has no name in the C core, or a field of its docstring is missing, unknown or given twice.
     """
     name = scheduler.__name__
-    rule = name.removesuffix("LR").lower()
-    if rule not in _core.rules():  # else RULE may be another: the one that is asked where a search starts from
-        rule = getattr(scheduler, "RULE", NAMES.get(name, ""))
+    rule = NAMES.get(name, name.removesuffix("LR").lower())
+    if name not in NAMES and rule not in _core.rules():  # else RULE may be another: where a search starts from
+        rule = getattr(scheduler, "RULE", "")
     if not rule:
         raise ValueError(f"{name}: it names no rule of the C core; set RULE")
     found: dict[str, str] = {}

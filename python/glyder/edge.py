@@ -21,6 +21,9 @@ from glyder.measure import inner_products, products_each, snapshot
 from glyder.search import first_rate
 from glyder.support import gradient_weight
 
+OVERFLOW = 1e300
+"""Stands for the squared length of a gradient that is not finite."""
+
 
 class EdgeSearch:
     """Looks for the edge of stability, and goes back; thrown away once the peak is found.
@@ -37,7 +40,7 @@ class EdgeSearch:
         self.optimizers, self.ratios = optimizers, ratios
         self.rule = _core.Rule("edge", longest=float(updates))
         self.begin: dict[Place, Tensor] = {}
-        self.xx = 0.0
+        self.xx = self.reach = 0.0  # ||x||^2 at the beginning; of the last gradients, see _reach
         self.row: dict[str, Any] = {}
 
     def first(self, params: Sequence[Tensor], gg: float) -> float:
@@ -70,7 +73,8 @@ class EdgeSearch:
         self.row = {}
         if not self.begin:
             return rate, "kept"
-        reach = self._reach(grads, gg)
+        reach = self._reach(grads, gg) if gg < OVERFLOW else self.reach
+        self.reach = reach
         xx = self.xx if self.xx > 0 else float(sum(g.numel() for g in grads.values()))  # as in start.c
         relative, _ = _core.sum_of_ratios([reach], [xx])
         new, action, reason = self.rule.update(gg=gg, relative=relative, lr=rate, energy=energy)

@@ -21,11 +21,11 @@ from torch.optim import Optimizer
 from glyder import _core, options
 from glyder.annealing import energy
 from glyder.base import STATE_VERSION, Place, Scheduler
-from glyder.edge import EdgeSearch
+from glyder.edge import OVERFLOW, EdgeSearch
 from glyder.history import History
 from glyder.recipe import held
 from glyder.search import Search
-from glyder.support import follows_gradients, natural_rate
+from glyder.support import descends, follows_gradients, natural_rate
 
 LOG = logging.getLogger("glyder")
 
@@ -50,6 +50,9 @@ MOVED = {
 SHORTEST = 20
 """Updates of the shortest run that a peak is found in with time to use it."""
 
+TOO_HIGH = 10.0
+"""What the rate is divided by where a step of the search has led to gradients that are not finite."""
+
 SMALL = 4096
 """Elements of the tensors whose gradients are looked at for infinities and NaN where nothing else needs ||g||."""
 
@@ -59,16 +62,19 @@ class GlyderLR(Scheduler):
 
     .. math:: c_t = \mathrm{mean}_i \frac{\langle g_{t+1,i}, \delta_{t,i} \rangle}{\|g_{t+1,i}\| \|\delta_{t,i}\|}
 
-    From a tiny start the rate rises by a constant factor an update. While it is low, the gradient of the next batch
-    still points along the displacement :math:`\delta_t = x_t - x_{t+1}` just made. Where it no longer does, tensor by
-    tensor on the mean, the step was as long as the next batch can bear: this zero, drawn a little towards the rate at
-    which a run of this length would walk by the length of its parameters, is the peak (``csrc/rules/peak.c`` has the
-    formula; the zero is that of the numerator in 2311.13877, Corollary 2.2, the rest is ours). The peak is then
-    annealed, linearly to zero unless told otherwise.
+    With optimizers whose steps have a length of their own (Adam and its kin), the rate begins low and follows the sign
+    of c_t. While it is low, the gradient of the next batch still points along the displacement
+    :math:`\delta_t = x_t - x_{t+1}` just made; where it no longer does, tensor by tensor on the mean, the step was as
+    long as the next batch can bear. This zero z (that of the numerator in 2311.13877, Corollary 2.2), drawn towards the
+    rate h at which a run of this length walks by the length of its parameters, is the peak (``csrc/rules/peak.c``).
 
-    Nothing but gradients, parameters and what the optimizer did to them is read, at the optimizer's own step hooks: no
-    forward pass, no loss, no hook on the model. The starting rate of the optimizer plays no part, only the ratios
-    between its groups do.
+    With optimizers whose steps are as long as gradients make them (SGD), the rate rises until gradients grow threefold.
+    Then the parameters are set back to where the search began, and a part of that rate, drawn towards h as well, is
+    the peak (``csrc/rules/edge.c``), behind a linear warm-up.
+
+    The peak is annealed, linearly to zero unless told otherwise. Nothing but gradients, parameters and what the
+    optimizer did to them is read, at the optimizer's own step hooks: no forward pass, no loss, no hook on the model.
+    The starting rate of the optimizer plays no part, only the ratios between its groups do.
 
     Args:
         optimizer: any torch optimizer, or a list of optimizers that are stepped together.
@@ -77,13 +83,11 @@ class GlyderLR(Scheduler):
             ``"rsqrt"``.
         anneal: ``"linear"`` (default), ``"cosine"``, ``"polynomial"``, ``"wsd"``, ``"rsqrt"``, ``"constant"`` or None
             (the same), or a pair ``("polynomial", {"power": 2.0})``.
-        warmup: updates that the rate takes to rise over the usual range; the search ends earlier where the zero is
-            met, and takes three times as long at most. Default: 100, or a quarter of ``total_steps`` where that is
-            less (but 10, or half of a run that is shorter than 20).
+        warmup: updates of the search, at most (with SGD it ends where the edge is met); with ``peak_lr`` those of a
+            linear warm-up. Default: a tenth of the run, but 8 to 80.
         scale: a factor on the peak that is found.
         min_lr, max_lr: bounds of the peak and of the rates before it, of the first group.
-        peak_lr: a peak that is known, from an earlier run perhaps: nothing is searched, and the rate rises linearly
-            over ``warmup`` updates to it.
+        peak_lr: a peak that is known, from an earlier run perhaps: nothing is searched.
 
     Raises:
         TypeError, ValueError: on construction, in call form, with the value and the remedy.
@@ -100,8 +104,8 @@ class GlyderLR(Scheduler):
         ...     loss_fn(model(x), y).backward()
         ...     opt.step(); sched.step(); opt.zero_grad()
 
-    :formula: ``peak = c z^0.75 h^0.25``: z the rate at which the next gradient no longer points along the step, h that
-        at which the run walks by the length of its parameters
+    :formula: ``peak = c z^0.6 h^0.4``: z the rate at which the next gradient no longer points along the step (SGD: at
+        which gradients grow), h that at which the run walks by the length of its parameters
     :source: 2311.13877, Corollary 2.2 (its numerator); the search and the peak are ours
     :passes: 0
     :memory: 1 while the peak is searched, then 0
@@ -160,16 +164,19 @@ class GlyderLR(Scheduler):
             )
         self._search = None if given is not None else self._new_search()
         self._peak: float | None = given  # before `scale`
+        self._found = 0  # updates that the search took
         self._begun = self.warmup  # the update that annealing begins at
         self._rate = self._written_rate = 0.0  # of the search and the schedule; with the stages after them
-        self._copies = 0
+        self._copies = self._lost = 0  # lost: gradients that were not finite, the last in a row
         self._history = History(SEARCHED, ("reason",))
         self._reasons: Counter[str] = Counter()
         self._attach()
 
     def _new_search(self) -> Search | EdgeSearch:
         updates = max(self.warmup, 1)
-        return EdgeSearch(self.optimizers, self._ratios, updates) if self._follows else Search(self.optimizers, updates)
+        if all(descends(o) for o in self.optimizers):
+            return EdgeSearch(self.optimizers, self._ratios, updates)
+        return Search(self.optimizers, updates)
 
     # ---- an update
 
@@ -178,8 +185,12 @@ class GlyderLR(Scheduler):
         gg = self._squared_gradient() if needed else self._finite_length()
         if not math.isfinite(gg):
             self._reasons["not_finite"] += 1
+            self._lost += 1
+            if self._search is not None and self._lost > 1 and not self._overflowed():
+                self._go_back(self._search)
             self._skip_not_finite()
             return None
+        self._lost = 0
         if self._search is not None and self._look(self._search, gg):
             self._hide_gradients()
             return None
@@ -219,14 +230,22 @@ class GlyderLR(Scheduler):
         if reason not in ("found", "no_edge"):
             self._rate = rate
             return False
-        begun = max(self.updates, options.window(self.horizon)) if self._follows else self.updates
-        self._peak, self._begun, self._search = rate, begun, None
+        warm = options.window(self.horizon) if isinstance(search, EdgeSearch) else 0
+        self._found, self._begun, self._search = self.updates, max(self.updates, warm), None
+        self._peak = rate
         self._stages["brake"].load({**self._stages["brake"].state, "factor": 1.0})
         LOG.info(
             "glyder: peak learning rate %.3g for %s, found in %d of %s updates",
             self.peak_lr, type(self.optimizer).__name__, self.updates, self.horizon or "any number of",
         )  # fmt: skip
         return search.finish()
+
+    def _go_back(self, search: Search | EdgeSearch) -> None:
+        """Gradients are not finite twice in a row: not one bad batch, but a rate that was too high."""
+        if isinstance(search, EdgeSearch):
+            self._look(search, OVERFLOW)
+        elif search.undo():
+            self._rate /= TOO_HIGH
 
     def _first_rate(self, params: Sequence[Tensor], gg: float) -> float:
         return 0.0 if self._search is None else self._bounded(self._search.first(params, gg))
@@ -313,7 +332,7 @@ class GlyderLR(Scheduler):
         if self._search is not None:
             lines = [f"{self.updates} updates made; the peak is being searched, the learning rate is now {rates}."]
         else:
-            found = f"found in the first {self._begun} updates" if len(self._history) else "as it was given"
+            found = f"found in the first {self._found} updates" if len(self._history) else "as it was given"
             lines = [
                 f"{self.updates} updates made. Peak learning rate {self.peak_lr:.3g}, {found}; with {self.anneal} "
                 f"annealing now {rates}."
@@ -345,6 +364,7 @@ class GlyderLR(Scheduler):
             "total_steps": self.horizon,
             "config": self._options(),
             "peak": self._peak,
+            "found": self._found,
             "begun": self._begun,
             "rate": self._rate,
             "written_rate": self._written_rate,
@@ -378,7 +398,8 @@ class GlyderLR(Scheduler):
         self._reference, self._ratios, self._written_ratios = (
             saved[key] for key in ("reference", "ratios", "written_ratios")
         )
-        self._peak, self._begun, self._copies = saved["peak"], saved["begun"], saved["copies"]
+        self._peak, self._found, self._begun = saved["peak"], saved["found"], saved["begun"]
+        self._copies = saved["copies"]
         self._rate, self._written_rate = saved["rate"], saved["written_rate"]
         for name, rule in self._stages.items():
             rule.load(saved["stages"][name])

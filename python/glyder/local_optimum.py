@@ -110,9 +110,10 @@ class LocalOptimumLR(Scheduler):
     :passes: 2 at a measured update, 0 at others: 36 of the first 100 are measured (fewer of a run below 400), then none
     :memory: 2 at a measured update, 0 at others
     :optimizers: any that follows its rate
-    :use: no rate is known, and none is to be tuned
-    :avoid: the loss changes its nature on the way (but see ``refresh``), or is neither cross-entropy nor squared error
-        and cannot be given as ``loss``
+    :use: the locally optimal rate itself is wanted: as published (``refresh="always"``), or to look at beside a rate of
+        your own (``observe_only``)
+    :avoid: a rate is wanted that just trains (``GlyderLR``), or the loss is neither cross-entropy nor squared error and
+        cannot be given as ``loss``; under several ranks each finds a rate of its own
     """
 
     def __init__(

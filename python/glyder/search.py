@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -53,7 +54,7 @@ class Search:
 
     def __init__(self, optimizers: Sequence[Optimizer], updates: int) -> None:
         self.optimizers = optimizers
-        self.rule = _core.Rule("peak", updates=float(updates))
+        self.rule = _core.Rule("peak", updates=float(updates), longest=2.0 * updates)
         self.start = _core.Rule("start")
         self.lengths: dict[Place, float] = {}  # ||x||^2 when it was first seen
         self.before: Named | None = None
@@ -82,7 +83,8 @@ class Search:
         self.before = places, snapshot(params)
         self.still = set()
         if self.rule.state["seen"] < 2:  # what has no gradient yet, behind a zero, is moved by rounding alone
-            (gg,) = products_each([[p.grad for p in params]], [(0, 0)])  # type: ignore[list-item]
+            grads = [p.grad for p in params if p.grad is not None]
+            (gg,) = products_each([grads], [(0, 0)])
             self.still = {place for place, square in zip(places, gg, strict=True) if square == 0}
 
     def made(self, lr: float) -> None:
@@ -96,6 +98,17 @@ class Search:
     def forget(self) -> None:
         """What was noted will not be measured."""
         self.before = self.displacement = None
+
+    def undo(self) -> bool:
+        """Take the last step back; whether there was one."""
+        if self.displacement is None:
+            return False
+        with torch.no_grad():
+            for place, delta in zip(*self.displacement, strict=True):
+                p = self.optimizers[place.optimizer].param_groups[place.group]["params"][place.index]
+                p.add_(delta.to(p.dtype))
+        self.forget()
+        return True
 
     def look(self, rate: float, grads: dict[Place, Tensor], gg: float, energy: float) -> tuple[float, str]:
         """With the gradients of the next update: its rate, and the reason.

@@ -57,6 +57,7 @@ _NORMALISED = (
     "NAdam",
     "RAdam",
     "RMSprop",
+    "LBFGS",
     "Lion",
     "Muon",
     "Lamb",
@@ -129,6 +130,11 @@ def gradient_weight(optimizer: Optimizer, group: dict[str, Any]) -> float:
     if not 0 < beta < 1 or not _is_one_of(optimizer, frozenset({"SGD"})):
         return 0.0
     return max(1.0 - float(group.get("dampening", 0.0)), 0.0) / (1.0 - beta)
+
+
+def descends(optimizer: Optimizer) -> bool:
+    """Whether it is SGD, or derived from it: its state hangs on no parameters, so that these may be set back."""
+    return _is_one_of(optimizer, frozenset({"SGD", "SGDW"}))
 
 
 def follows_gradients(optimizer: Optimizer) -> bool:

@@ -33,6 +33,9 @@ def test_indices_of_pairs_are_read_once() -> None:
         assert _core.reduce([a, b], [(i, i), (0, j), (1, 1)][1:]) == (15.0, 25.0)
         assert _core.reduce([a, b], [(i, 0)]) == (9.0,)
         assert i.answers == [second] == j.answers
+        i, j = Index(0, second), Index(1, second)
+        assert _core.reduce_each([a, b], [(i, j)]) == ((15.0,),)
+        assert i.answers == [second] == j.answers
 
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, MemoryError, RuntimeError])
@@ -42,6 +45,7 @@ def test_other_exceptions_pass(stop: type[BaseException]) -> None:
     for call in [
         lambda: _core.reduce([a], [(index, 0)]),
         lambda: _core.reduce([a], [(0, index)]),
+        lambda: _core.reduce_each([a], [(index, 0)]),
         lambda: _core.Segments([(m.ctypes.data, index, "float64")]),
         lambda: _core.ce_curvature((m.ctypes.data, 1, index, "float64"), m, None, 1.0),
         lambda: _core.schedule("cosine", index, total=3),

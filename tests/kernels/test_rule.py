@@ -26,7 +26,21 @@ def bounds(make_error: str) -> tuple[float, float, bool, bool]:
 
 def statistics(rule: _core.Rule, rng: np.random.Generator) -> dict[str, float]:
     values = {name: float(rng.standard_normal() * 2.0 ** rng.integers(-4, 5)) for name in rule.needs}
-    positive = {"curvature", "dd", "lr", "xx", "gg", "n", "rate", "previous", "young", "start", "energy", "reach"}
+    positive = {
+        "curvature",
+        "dd",
+        "lr",
+        "xx",
+        "gg",
+        "n",
+        "rate",
+        "previous",
+        "young",
+        "start",
+        "energy",
+        "reach",
+        "relative",
+    }
     return {name: min(abs(v), 1.0) if name in positive else v for name, v in values.items()}
 
 

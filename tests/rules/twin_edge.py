@@ -35,7 +35,7 @@ class Edge:
         if not over and len(self.seen) <= self.c["longest"]:
             return s["lr"] * 10**self.pace, "keep", "rising"
         relative = self.mean([s["relative"] for s in self.parts()[lengths.index(least)]])
-        edge = between(s["lr"], walk(relative, s["energy"]), self.c["share"])
+        edge = between(s["lr"], walk(relative, s["energy"]), self.c["share"], self.c["apart"])
         self.peak = self.c["sigma"] * self.c["gain"] * edge
         return self.peak, "keep", "found" if over else "no_edge"
 
@@ -79,7 +79,7 @@ CASES = [
             {},
             {"grown": 0.2, "sigma": 3.0},
             {"grown": 3.0, "share": 0.0, "below": 0.1},
-            {"longest": 500.0, "memory": 2.0, "grown": 0.3, "share": 1.0},
+            {"longest": 500.0, "memory": 2.0, "grown": 0.3, "share": 1.0, "apart": 0.1},
             {"longest": 12.5, "earliest": 5.5, "memory": 0.1, "grown": 1.2, "gain": 2.0},
             {"longest": math.inf, "pace": 0.01, "earliest": 40.0, "grown": 0.15},
             {"longest": 6.0, "earliest": 10.0, "pace_total": 0.1},

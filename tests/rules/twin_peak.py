@@ -17,19 +17,18 @@ def walk(relative: float, energy: float) -> float | None:
     return 1 / math.sqrt(relative * energy) if relative else None
 
 
-def between(z: float, h: float | None, share: float) -> float:
-    """Geometric mean, in decades."""
-    return z if h is None else 10 ** ((1 - share) * math.log10(z) + share * math.log10(h))
+def between(z: float, h: float | None, share: float, apart: float) -> float:
+    """Geometric mean, in decades; h counts as no more than ``apart`` decades below z."""
+    return z if h is None else z * 10 ** (share * max(math.log10(h / z), -apart))
 
 
 class Peak:
     def __init__(self, **config: float) -> None:
         self.c = _core.Rule("peak").config | config
-        self.up = max(self.c["up"], self.c["up_total"] / self.c["updates"])
-        self.down = max(self.c["down"], self.up)
         self.pace = max(self.c["pace"], self.c["pace_total"] / self.c["updates"])
         self.seen: list[Stats] = []
-        self.counted: list[Stats] = []
+        self.counted: list[float] = []  # steps in decades, and with them the statistics that they were made at
+        self.at: list[Stats] = []
         self.peak = 0.0
 
     def update(self, **s: float) -> Verdict:
@@ -39,28 +38,40 @@ class Peak:
         h = walk(s["relative"], s["energy"])
         if len(self.seen) == 1 and h is not None:
             return h / 10 ** self.c["below"], "keep", "rising"
+        step = self.pace * self.certainty()
         near = h is not None and s["lr"] >= h / 10 ** self.c["far"]
         if not self.counted and not near and len(self.seen) < self.c["longest"]:
-            return self.moved(s, 2 * self.pace, self.c["down"], 2 * self.c["up"]), "keep", "rising"
-        self.counted.append(s)
+            return s["lr"] * 10 ** (2 * step), "keep", "rising"
+        self.counted.append(step)
+        self.at.append(s)
         if len(self.counted) < self.c["updates"]:
-            return self.moved(s, self.pace, self.down, self.up), "keep", "rising"
+            return s["lr"] * 10**step, "keep", "rising"
         self.peak = self.c["sigma"] * self.c["gain"] * self.found(s["energy"])
         return self.peak, "keep", "found"
 
-    def moved(self, s: Stats, pace: float, down: float, up: float) -> float:
-        return s["lr"] * 10 ** min(max(pace * s["cosine"], -down), up)
+    def certainty(self) -> float:
+        """Mean cosine over the root of the mean square: 1 where all agree, whatever their size."""
+        cosines = [s["cosine"] for s in self.seen]
+        if walk(self.seen[0]["relative"], self.seen[0]["energy"]) is not None:
+            cosines[0] = 0.0  # that rate was set, whatever the cosine
+        mean, square = self.average(cosines, "quick"), self.average([c * c for c in cosines], "slow")
+        return min(max(mean / math.sqrt(square), -1.0), 1.0) if square else 0.0
+
+    def average(self, values: list[float], memory: str) -> float:
+        weights = [self.c[memory] ** age for age in range(len(values))][::-1]
+        return math.fsum(w * v for w, v in zip(weights, values, strict=True)) / math.fsum(weights)
 
     def found(self, energy: float) -> float:
-        half = [s for i, s in enumerate(self.counted, start=1) if i > self.c["updates"] / 2]
-        z = statistics.geometric_mean(self.moved(s, self.pace, self.down, self.up) for s in half)
-        return between(z, walk(statistics.fmean(s["relative"] for s in half), energy), self.c["share"])
+        half = [k for k in range(len(self.counted)) if k + 1 > self.c["updates"] / 2]
+        z = statistics.geometric_mean(self.at[k]["lr"] * 10 ** self.counted[k] for k in half)
+        h = walk(statistics.fmean(self.at[k]["relative"] for k in half), energy)
+        return between(z, h, self.c["share"], self.c["apart"])
 
 
 def draw(rng: random.Random) -> Stats:
     """h is about 0.1; two in three rates lie more than a decade below."""
     return {
-        "cosine": rng.uniform(-1, 1),
+        "cosine": 0.0 if rng.random() < 0.1 else rng.uniform(-1, 1),
         "relative": 0.0 if rng.random() < 0.05 else positive(rng, 0.5),
         "lr": 10 ** rng.uniform(-4, -1),
         "energy": 100.0,
@@ -86,10 +97,10 @@ CASES = [
         [
             {},
             {"updates": 1.0},
-            {"updates": 7.5, "sigma": 3.0, "longest": 2.0, "share": 1.0},
-            {"updates": 30.0, "below": 0.1, "far": 2.5, "gain": 0.5, "share": 0.0},
-            {"updates": 500.0, "pace": 0.02, "up": 0.01, "down": 0.005},
-            {"updates": 10.0, "pace_total": 1.0, "up_total": 0.1, "longest": 1.0},
+            {"updates": 7.5, "sigma": 3.0, "longest": 2.0, "share": 1.0, "apart": math.inf},
+            {"updates": 30.0, "below": 0.1, "far": 2.5, "gain": 0.5, "share": 0.0, "apart": 0.0},
+            {"updates": 500.0, "pace": 0.02, "quick": 0.0, "slow": 0.0},
+            {"updates": 10.0, "pace_total": 0.1, "quick": 0.95, "slow": 0.5, "longest": 1.0},
         ],
         draw,
         {"rising", "found", "kept"},
@@ -99,7 +110,7 @@ CASES = [
     Case(
         "peak",
         Peak,
-        [{"longest": 20.0}, {"updates": 4.0, "longest": 1.0}, {"updates": 20.0, "longest": 60.0, "up": 0.03}],
+        [{"longest": 20.0}, {"updates": 4.0, "longest": 1.0}, {"updates": 20.0, "longest": 60.0, "pace": 0.3}],
         draw_without_length,
         {"rising", "found", "kept"},
         LAWS[:1] + LAWS[3:],

@@ -22,7 +22,9 @@ from .problems import CLASSES, HIDDEN, INPUTS, batch, mlp
 
 UPDATES, WINDOW = 34, 12
 STOPS = (0, 1, 6, WINDOW, WINDOW + 1, 25)
-"""Before the start, inside of the measuring window (with "always" a displacement waits then), at its end, after it."""
+"""Before the start, inside of the measuring window (with "always" a displacement waits then), at its end, after it.
+Of GlyderLR, whose search has as many updates: before it, in it (a displacement waits then, or what to go back to),
+about its end, after it."""
 
 
 class Fragile(nn.Module):
@@ -52,7 +54,7 @@ class Dropping(nn.Module):
 class Run:
     model: nn.Module
     optimizers: list[torch.optim.Optimizer]
-    scheduler: glyder.LocalOptimumLR
+    scheduler: glyder.LocalOptimumLR | glyder.GlyderLR
 
     def go(self, start: int, end: int) -> None:
         for t in range(start, end):
@@ -61,7 +63,7 @@ class Run:
                 self.model.broken = t in (5, 6, 26)
             for o in self.optimizers:
                 o.zero_grad()
-            x, y = batch(t)
+            x, y = batch(t, next(self.model.parameters()).dtype)
             F.cross_entropy(self.model(x), y).backward()
             if t == 8:
                 next(self.model.parameters()).grad[0, 0] = float("nan")
@@ -111,6 +113,24 @@ def _groups(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.AdamW([{"params": model[0].parameters()}, {"params": model[2].parameters(), "lr": 1e-4}])
 
 
+def _search(make: Callable[[Any], torch.optim.Optimizer], model: nn.Module, **options: Any) -> Run:
+    optimizer = make(model.parameters())
+    return Run(model, [optimizer], glyder.GlyderLR(optimizer, **({"total_steps": UPDATES, "warmup": WINDOW} | options)))
+
+
+def _searched_groups(kind: type[torch.optim.Optimizer], **options: Any) -> Run:
+    model = mlp()
+    groups = [{"params": model[0].parameters()}, {"params": model[2].parameters(), "lr": 1e-4}]
+    optimizer = kind(groups, lr=1e-3, **options)
+    return Run(model, [optimizer], glyder.GlyderLR(optimizer, total_steps=UPDATES, warmup=WINDOW))
+
+
+def _search_of_two() -> Run:
+    model = mlp()
+    optimizers = [torch.optim.SGD(model[0].parameters(), momentum=0.9), torch.optim.AdamW(model[2].parameters())]
+    return Run(model, optimizers, glyder.GlyderLR(optimizers, total_steps=UPDATES, warmup=WINDOW))
+
+
 def _scoped() -> Run:
     model = mlp()
     optimizer = _groups(model)
@@ -124,7 +144,22 @@ def _two() -> Run:
     return Run(model, optimizers, glyder.LocalOptimumLR(optimizers, model, total_steps=UPDATES, warmup=WINDOW))
 
 
-CASES: dict[str, Callable[[], Run]] = {
+SEARCHES: dict[str, Callable[[], Run]] = {
+    "search adamw": lambda: _search(_adamw, mlp()),
+    "search momentum": lambda: _search(_momentum, mlp()),
+    "search sgd": lambda: _search(torch.optim.SGD, mlp()),
+    "search tensor rate": lambda: _search(_tensor_rate, mlp()),
+    "search bf16": lambda: _search(_adamw, mlp(dtype=torch.bfloat16)),
+    "search dropout, batch norm": lambda: _search(_momentum, Dropping()),
+    "search without horizon": lambda: _search(_adamw, mlp(), total_steps=None, scale=0.5),
+    "search groups": lambda: _searched_groups(torch.optim.AdamW),
+    "search groups, momentum": lambda: _searched_groups(torch.optim.SGD, momentum=0.9),
+    "search two optimizers": _search_of_two,
+    "peak given": lambda: _search(_momentum, mlp(), peak_lr=0.05, anneal="cosine"),
+}
+"""Of GlyderLR; all others are of LocalOptimumLR."""
+
+CASES: dict[str, Callable[[], Run]] = SEARCHES | {
     "adamw": lambda: _one(_adamw, mlp()),
     "momentum": lambda: _one(_momentum, mlp()),
     "always": lambda: _one(_momentum, mlp(), refresh="always", anneal="rsqrt"),
@@ -144,8 +179,8 @@ ORDERS = tuple(itertools.permutations(("model", "optimizer", "scheduler")))
 
 
 def orders(case: str) -> tuple[tuple[str, ...], ...]:
-    """All six for two cases; one drawn for each of the others."""
-    return ORDERS if case in ("adamw", "tensor rate") else (random.Random(case).choice(ORDERS),)
+    """All six for some cases; one drawn for each of the others."""
+    return ORDERS if case in ("adamw", "tensor rate", "search momentum") else (random.Random(case).choice(ORDERS),)
 
 
 def main(source: str, target: str) -> None:

@@ -1,8 +1,9 @@
 """Any optimizer: a table of what is expected of every one, and the same truths for all that are followed.
 
-Truths: (1) slope and curvature in the history are those of the displacement that really happened, recorded by hooks
-of the test and differentiated by autograd in double; (2) the scheduler does nothing to a run but set its rates: the
-optimizer alone, given the recorded rates by hand, ends with the same bits.
+Truths: (1) slope and curvature in LocalOptimumLR's history are those of the displacement that really happened,
+recorded by hooks of the test and differentiated by autograd in double; (2) the scheduler does nothing to a run but set
+its rates (and, GlyderLR with gradient descent, set the parameters back once): the optimizer alone, given the recorded
+rates by hand, ends with the same bits.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch import nn
 import glyder
 
 from .problems import CLASSES, Recorder, backward, batch, mlp, same, slope_and_curvature, train, weights
+from .small import BOTH
 
 pytestmark = pytest.mark.filterwarnings("error::glyder.GlyderWarning")
 
@@ -85,15 +87,16 @@ def test_every_optimizer_of_torch_is_in_the_table() -> None:
     assert classes - {torch.optim.Optimizer} <= set(TABLE)
 
 
+@BOTH
 @pytest.mark.parametrize("cls", [c for c, e in TABLE.items() if e.refused], ids=lambda c: c.__name__)
-def test_refused_by_name_with_the_reason(cls: type) -> None:
+def test_refused_by_name_with_the_reason(cls: type, make: Any) -> None:
     model = mlp()
     optimizer = cls(model.parameters())
     with pytest.raises(ValueError, match=f"cannot follow {cls.__name__}: .*{TABLE[cls].refused}.*AnnealedLR"):
-        glyder.LocalOptimumLR(optimizer, model)
+        make(optimizer, model)
     derived = type("Derived", (cls,), {})(model.parameters())
     with pytest.raises(ValueError, match=TABLE[cls].refused):
-        glyder.LocalOptimumLR(derived, model)
+        make(derived, model)
     glyder.LocalOptimumLR(optimizer, model, observe_only=True)  # looking is allowed
 
 
@@ -110,13 +113,16 @@ def _run(
     way: str,
     expected: Expected,
     before: Callable[[int], None] = lambda t: None,
+    after_backward: Callable[[int], None] = lambda t: None,
 ) -> None:
     step = _stepper(optimizer, way)
     for t in range(UPDATES):
 
         def closure(t: int = t) -> torch.Tensor:
             optimizer.zero_grad()
-            return backward(model, t)
+            loss = backward(model, t)
+            after_backward(t)
+            return loss
 
         if expected.closure:
             before(t)
@@ -127,18 +133,56 @@ def _run(
             step()
 
 
-@pytest.mark.parametrize(("cls", "way", "options", "refresh"), _ways())
-def test_followed(cls: type, way: str, options: dict[str, Any], refresh: Any) -> None:
-    expected = TABLE[cls]
-    options = options | expected.options | ({"weight_decay": 0.01} if expected.decay else {})
+def _options(cls: type, way: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Of an optimizer in one of its ways; a rate that is a tensor is a new one every time."""
+    options = options | TABLE[cls].options | ({"weight_decay": 0.01} if TABLE[cls].decay else {})
     if way == "compiled":
         options["lr"] = torch.tensor(1e-3, dtype=torch.float64)
         if cls in (torch.optim.Adafactor, lion_pytorch.Lion):
             options["lr"] = 1e-3  # these take numbers only
+    return options
+
+
+def _by_hand(
+    start: list[torch.Tensor],
+    cls: type,
+    way: str,
+    options: dict[str, Any],
+    rates: list[list[float]],
+    went_back: tuple[int, ...] = (),
+) -> list[torch.Tensor]:
+    """Where the optimizer alone ends from ``start`` with these rates; at the steps ``went_back``, no update is made
+    and the parameters are those of the start again."""
+    model = mlp(dtype=torch.float64)
+
+    def go_back(t: int) -> None:
+        if t == 0 or t in went_back:
+            with torch.no_grad():
+                for p, x in zip(model.parameters(), start, strict=True):
+                    p.copy_(x)
+                    p.grad = None if t else p.grad
+
+    go_back(0)
+    alone = cls(model.parameters(), **_options(cls, way, options))
+
+    def set_rates(t: int) -> None:
+        for group, rate in zip(alone.param_groups, rates[t], strict=True):
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    _run(model, alone, way, TABLE[cls], set_rates, lambda t: go_back(t) if t else None)
+    return weights(model)
+
+
+@pytest.mark.parametrize(("cls", "way", "options", "refresh"), _ways())
+def test_followed(cls: type, way: str, options: dict[str, Any], refresh: Any) -> None:
+    expected = TABLE[cls]
     model = mlp(dtype=torch.float64)
     names = [n for n, _ in model.named_parameters()]
     start = weights(model)
-    optimizer = cls(model.parameters(), **options)
+    optimizer = cls(model.parameters(), **_options(cls, way, options))
     scheduler = glyder.LocalOptimumLR(optimizer, model, every=1, total_steps=100, warmup=UPDATES, refresh=refresh)
     recorder = Recorder(optimizer)
     _run(model, optimizer, way, expected)
@@ -169,23 +213,36 @@ def test_followed(cls: type, way: str, options: dict[str, Any], refresh: Any) ->
         if descent > 0:
             assert row["optimal"] == pytest.approx(lr * descent / q, rel=1e-4 + 1e-4 * abs(q / descent))
 
-    ended = weights(model)
-    with torch.no_grad():
-        for p, x in zip(model.parameters(), start, strict=True):
-            p.copy_(x)
-    if isinstance(options.get("lr"), torch.Tensor):
-        options["lr"] = options["lr"].detach().clone().fill_(1e-3)
-    alone = cls(model.parameters(), **options)
+    assert same(weights(model), _by_hand(start, cls, way, options, used)), "the scheduler does nothing but set rates"
 
-    def by_hand(t: int) -> None:
-        for group, rate in zip(alone.param_groups, used[t], strict=True):
-            if isinstance(group["lr"], torch.Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
 
-    _run(model, alone, way, expected, by_hand)
-    assert same(weights(model), ended), "the scheduler does nothing but set rates"
+SEARCHED_WAYS = [
+    pytest.param(*way.values[:3], id=way.id)
+    for way in _ways()
+    if way.values[3] == "window"
+    and (way.values[1] != "compiled" or way.values[0] in (torch.optim.SGD, torch.optim.AdamW))
+]
+"""Compiled are one optimizer for each way to search: what is compiled is the optimizer's own step."""
+
+
+@pytest.mark.parametrize(("cls", "way", "options"), SEARCHED_WAYS)
+def test_searched(cls: type, way: str, options: dict[str, Any]) -> None:
+    """The whole of a search and what follows it; for gradient descent that begins where the search began."""
+    model = mlp(dtype=torch.float64)
+    start = weights(model)
+    optimizer = cls(model.parameters(), **_options(cls, way, options))
+    scheduler = glyder.GlyderLR(optimizer, total_steps=100, warmup=8)
+    recorder = Recorder(optimizer)
+    _run(model, optimizer, way, TABLE[cls])
+    assert math.isfinite(scheduler.peak_lr), "found in these updates"
+    went_back = tuple(t for t in range(1, UPDATES) if same(recorder.after[t], start))
+    assert len(went_back) == (cls in (torch.optim.SGD, torch.optim.LBFGS))
+    assert scheduler.updates == UPDATES - len(went_back)
+    used = recorder.rates_at_entry if TABLE[cls].late else recorder.rates
+    made = [rates[0] for t, rates in enumerate(used) if t not in went_back]
+    assert len(set(made)) >= UPDATES / 2
+    assert scheduler.history["lr"].tolist() == pytest.approx([made[t] for t in scheduler.history["update"]], rel=1e-15)
+    assert same(weights(model), _by_hand(start, cls, way, options, used, went_back)), "it does nothing else"
 
 
 @pytest.mark.slow
@@ -213,10 +270,11 @@ def test_compiled_by_inductor() -> None:
     assert counter.frame_count <= 2
 
 
-def test_a_compiled_step_is_compiled_once() -> None:
+@BOTH
+def test_a_compiled_step_is_compiled_once(make: Any) -> None:
     model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=torch.tensor(0.1))
-    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=100)
+    optimizer = torch.optim.RMSprop(model.parameters(), lr=torch.tensor(0.1))
+    scheduler = make(optimizer, model, total_steps=100)
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounterWithBackend("eager")
     step = torch.compile(optimizer.step, backend=counter)
@@ -247,13 +305,14 @@ def test_the_rate_is_the_optimum_times_sigma() -> None:
     assert scheduler.get_last_lr()[0] == pytest.approx(sigma * row["optimal"], rel=1e-14)
 
 
+@BOTH
 @pytest.mark.parametrize("keyword", [False, True])
-def test_sgd_through_a_closure_is_sgd_without(keyword: bool) -> None:
+def test_sgd_through_a_closure_is_sgd_without(keyword: bool, make: Any) -> None:
     ends = []
     for closing in (False, True):
         model = mlp()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
+        scheduler = make(optimizer, model, total_steps=UPDATES)
         for t in range(UPDATES):
 
             def closure(t: int = t, optimizer: Any = optimizer, model: nn.Module = model) -> torch.Tensor:
@@ -271,23 +330,42 @@ def test_sgd_through_a_closure_is_sgd_without(keyword: bool) -> None:
     assert same(ends[0], ends[1])
 
 
-def test_lbfgs_does_not_start_from_the_users_rate() -> None:
+@BOTH
+def test_lbfgs_does_not_start_from_the_users_rate(make: Any) -> None:
     ends = []
     for lr in (1e-9, 1.0, 10.0):
         model = mlp()
         optimizer = torch.optim.LBFGS(model.parameters(), lr=lr, max_iter=3)
-        scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
+        scheduler = make(optimizer, model, total_steps=UPDATES)
         _run(model, optimizer, "default", TABLE[torch.optim.LBFGS])
         ends.append([weights(model), scheduler.get_last_lr()])
     assert same(ends[0], ends[1])
     assert same(ends[0], ends[2])
 
 
-def test_lbfgs_with_a_line_search_is_refused() -> None:
+def test_lbfgs_with_a_peak_that_is_given() -> None:
+    """It reads the rate before there are gradients, so that each acts an update later; the first one acts, too."""
+    model = mlp()
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=1)
+    scheduler = glyder.GlyderLR(optimizer, total_steps=UPDATES, warmup=4, peak_lr=0.2)
+    recorder = Recorder(optimizer)
+    _run(model, optimizer, "default", TABLE[torch.optim.LBFGS])
+    assert not same(recorder.before[0], recorder.after[0])
+    wanted = [0.2 * ((t + 1) / 4 if t < 4 else (UPDATES - t) / (UPDATES - 4)) for t in range(UPDATES)]
+    used = [rates[0] for rates in recorder.rates_at_entry]
+    shorter = [t for t in range(1, UPDATES) if used[t] < wanted[t - 1] * (1 - 1e-12)]
+    assert len(shorter) <= scheduler.reasons.get("spike", 0) + scheduler.reasons.get("held", 0) < UPDATES / 2
+    # 1e-14: a product and a quotient
+    assert all(used[t] == pytest.approx(wanted[t - 1], rel=1e-14) for t in range(1, UPDATES) if t not in shorter)
+    assert scheduler.updates == UPDATES
+
+
+@BOTH
+def test_lbfgs_with_a_line_search_is_refused(make: Any) -> None:
     model = mlp()
     optimizer = torch.optim.LBFGS(model.parameters(), line_search_fn="strong_wolfe")
     with pytest.raises(ValueError, match="line search sets the step"):
-        glyder.LocalOptimumLR(optimizer, model)
+        make(optimizer, model)
 
 
 def test_muon_with_adamw_beside_it() -> None:
@@ -350,6 +428,40 @@ def test_sparse_adam() -> None:
         assert row["curvature"] == pytest.approx(float(variance.mean()), rel=1e-9)  # eps over the relative step 1e-3
         r = p - F.one_hot(tokens[:, 0] % CLASSES, CLASSES)
         assert row["slope"] == pytest.approx(float((r * u).sum(1).mean()), rel=1e-9)
+
+
+def _searched_bag(make: Any, sparse: bool) -> tuple[float, torch.Tensor]:
+    """(peak, table) of a search on an embedding, whose history is compared with what happened."""
+    model = Bag().double()
+    model.table.sparse = sparse
+    optimizer = make(list(model.parameters()))
+    scheduler = glyder.GlyderLR(optimizer, total_steps=100, warmup=8)
+    recorder, gradients = Recorder(optimizer), []
+    for t in range(UPDATES):
+        tokens = torch.randint(20, (32, 3), generator=torch.Generator().manual_seed(t))
+        optimizer.zero_grad()
+        F.cross_entropy(model(tokens), tokens[:, 0] % CLASSES).backward()
+        assert model.table.weight.grad.is_sparse == sparse
+        gradients.append(model.table.weight.grad.to_dense().clone())
+        optimizer.step()
+    assert len(scheduler.history) >= 8
+    for row in scheduler.history:
+        t = int(row["update"])
+        g, d = gradients[t + 1], recorder.before[t][0] - recorder.after[t][0]
+        assert row["gradient"] == pytest.approx(float(g.norm()), rel=1e-12)  # a sum of squares in double
+        if "cosine" in scheduler.history.dtype.names and math.isfinite(row["cosine"]):
+            # the first displacements are 1e-4 of the parameters, and have lost as many digits
+            assert row["cosine"] == pytest.approx(float((g * d).sum() / (g.norm() * d.norm())), rel=1e-9, abs=1e-9)
+    return scheduler.peak_lr, model.table.weight.detach()
+
+
+def test_sparse_gradients_are_searched_with() -> None:
+    """As dense ones are: of both, SGD makes the same steps."""
+    assert math.isfinite(_searched_bag(torch.optim.SparseAdam, True)[0])
+    (peak, table), (dense_peak, dense_table) = (_searched_bag(torch.optim.SGD, sparse) for sparse in (True, False))
+    # Sums over rows in another order, carried on by a search that goes on until steps overshoot.
+    assert peak == pytest.approx(dense_peak, rel=1e-9)
+    assert torch.allclose(table, dense_table, rtol=1e-9, atol=1e-9)
 
 
 def test_the_outputs_name_the_batch() -> None:

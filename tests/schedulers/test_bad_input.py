@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -14,7 +15,7 @@ import glyder
 
 from .problems import INPUTS, backward, batch, mlp, same, train, weights
 from .runs import Fragile
-from .small import UPDATES, small_run, state_of
+from .small import BOTH, UPDATES, Counted, small_run, state_of
 
 # ---- numbers that are not finite
 
@@ -38,11 +39,12 @@ def _spoiled(model: nn.Module, t: int, kind: str) -> torch.Tensor:
     return loss
 
 
+@BOTH
 @pytest.mark.parametrize("t", [0, 1, 5, 12], ids=lambda t: f"update {t}")
 @pytest.mark.parametrize("kind", ["nan", "inf", "loss", "logits"])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_an_update_that_is_not_finite_moves_nothing(name: str, kind: str, t: int) -> None:
-    model, optimizer, scheduler = small_run(optimizer=OPTIMIZERS[name])
+def test_an_update_that_is_not_finite_moves_nothing(name: str, kind: str, t: int, make: Any) -> None:
+    model, optimizer, scheduler = small_run(optimizer=OPTIMIZERS[name], make=make)
 
     def step(t: int, kind: str) -> None:
         def closure() -> torch.Tensor:
@@ -55,8 +57,9 @@ def test_an_update_that_is_not_finite_moves_nothing(name: str, kind: str, t: int
             closure()
             optimizer.step()
 
+    counted = Counted(model)
     for u in range(t):
-        step(u, "good")
+        counted.around(lambda u=u: step(u, "good"))
     held = weights(model), state_of(optimizer)
     with pytest.warns(glyder.GlyderWarning, match="not a number: the update is skipped") as said:
         for u in range(3):
@@ -67,22 +70,33 @@ def test_an_update_that_is_not_finite_moves_nothing(name: str, kind: str, t: int
     assert same(weights(model), held[0])
     if name != "lbfgs":  # it counts its own calls in its state
         assert same(state_of(optimizer), held[1])
-    assert (scheduler.skipped, scheduler.updates, scheduler.reasons["not_finite"]) == (3, t, 3)
+    assert (scheduler.skipped, scheduler.updates, scheduler.reasons["not_finite"]) == (3, counted.updates, 3)
     for u in range(t + 3, t + 8):
-        step(u, "good")
-    assert scheduler.updates == t + 5
+        counted.around(lambda u=u: step(u, "good"))
+    assert scheduler.updates == counted.updates
+    goes_back = name in ("momentum", "lbfgs") and make is glyder.GlyderLR
+    assert len(counted.went_back) <= goes_back, "GlyderLR with what follows its gradients, and that once"
+    assert t < 12 or len(counted.went_back) == goes_back
     assert all(torch.isfinite(p).all() for p in model.parameters())
     assert not same(weights(model), held[0]), "and training goes on"
 
 
-def test_skipped_updates_leave_the_run_as_it_would_have_been() -> None:
+@pytest.mark.parametrize(
+    ("make", "kind"),
+    [
+        (glyder.LocalOptimumLR, torch.optim.AdamW),
+        (glyder.GlyderLR, torch.optim.AdamW),
+        (glyder.GlyderLR, torch.optim.SGD),
+    ],
+)
+def test_skipped_updates_leave_the_run_as_it_would_have_been(make: Any, kind: Any) -> None:
     ends = []
     for bad in (False, True):
-        model, optimizer, scheduler = small_run()
+        model, optimizer, scheduler = small_run(optimizer=kind, make=make)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", glyder.GlyderWarning)
             for t in range(20):
-                if bad and t in (0, 3, 4, 11):
+                if bad and t in (0, 3, 4, 11, 18):
                     optimizer.zero_grad()
                     _spoiled(model, 99, "nan")
                     optimizer.step()
@@ -91,18 +105,70 @@ def test_skipped_updates_leave_the_run_as_it_would_have_been() -> None:
     assert same(ends[0], ends[1])
 
 
+def test_after_the_search_small_tensors_tell_of_large_ones() -> None:
+    """What is not a number in a layer is so in all that lie before it, and the small ones cost nothing to look at."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(INPUTS, 100), nn.Tanh(), nn.Linear(100, 100), nn.Tanh(), nn.Linear(100, 4))
+    _, optimizer, scheduler = small_run(model, make=glyder.GlyderLR)
+    train(model, optimizer, 25)
+    assert scheduler.peak_lr > 0
+    held = weights(model), state_of(optimizer)
+    model[2].register_full_backward_hook(lambda module, inputs, outputs: (inputs[0] * float("nan"),))
+    with pytest.warns(glyder.GlyderWarning, match="skipped"):
+        train(model, optimizer, range(25, 26))
+    assert torch.isfinite(model[4].weight.grad).all()
+    assert same((weights(model), state_of(optimizer)), held)
+
+
+class Walled(nn.Module):
+    """Gradients of the same length everywhere, up to a wall beyond which there are no numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x = nn.Parameter(torch.ones(8, dtype=torch.float64))
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        return ((self.x - y).abs() + 0 * (2.0 - self.x.abs()).sqrt()).mean()
+
+
+def test_a_search_that_leads_to_where_there_are_no_numbers_goes_back() -> None:
+    """Else all gradients to come would be skipped, and the run with them."""
+    model = Walled()
+    optimizer = torch.optim.SGD(model.parameters())
+    scheduler = glyder.GlyderLR(optimizer, total_steps=200)
+    losses = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", glyder.GlyderWarning)
+        for t in range(200):
+            optimizer.zero_grad()
+            loss = model(torch.randn(8, dtype=torch.float64, generator=torch.Generator().manual_seed(t)))
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert not all(map(math.isfinite, losses)), "it came there"
+    assert scheduler.peak_lr > 0
+    assert all(map(math.isfinite, losses[-20:]))
+
+
 def test_gradients_that_were_cleared_do_not_come_back() -> None:
     """Two optimizers, each cleared right after its own step: a skipped update must not bring NaNs back."""
-    model = mlp()
-    optimizers = [torch.optim.SGD(model[0].parameters()), torch.optim.AdamW(model[2].parameters())]
-    scheduler = glyder.LocalOptimumLR(optimizers, model, total_steps=UPDATES)
-    with pytest.warns(glyder.GlyderWarning, match="skipped"):
-        for t in range(12):
+    for make in (glyder.LocalOptimumLR, glyder.GlyderLR):
+        model = mlp()
+        optimizers = [torch.optim.SGD(model[0].parameters()), torch.optim.AdamW(model[2].parameters())]
+        scheduler = make(optimizers, model, total_steps=UPDATES)
+        counted = Counted(model)
+
+        def update(t: int, model: nn.Module = model, optimizers: Any = optimizers) -> None:
             _spoiled(model, t, "nan" if t == 5 else "good")
             for o in optimizers:
                 o.step()
                 o.zero_grad()
-    assert (scheduler.updates, scheduler.skipped) == (11, 1)
+
+        with pytest.warns(glyder.GlyderWarning, match="skipped"):
+            for t in range(20):
+                counted.around(lambda t=t: update(t))
+        assert (scheduler.updates, scheduler.skipped) == (counted.updates - 1, 1)
+        assert len(counted.went_back) == (make is glyder.GlyderLR)
 
 
 @pytest.mark.filterwarnings("ignore:no measurement:glyder.GlyderWarning")
@@ -124,10 +190,13 @@ def test_observing_does_not_skip() -> None:
 # ---- gradients that are zero or missing
 
 
-def test_zero_gradients_at_the_start_wait() -> None:
-    model, optimizer, scheduler = small_run(optimizer=torch.optim.SGD)
+@BOTH
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam], ids=lambda cls: cls.__name__)
+def test_zero_gradients_at_the_start_wait(kind: Any, make: Any) -> None:
+    model, optimizer, scheduler = small_run(optimizer=kind, make=make)
     held = weights(model)
     for t in range(6):
+        optimizer.zero_grad()
         backward(model, t)
         for p in model.parameters():
             p.grad.zero_()
@@ -135,8 +204,24 @@ def test_zero_gradients_at_the_start_wait() -> None:
     assert same(weights(model), held)
     first = scheduler.get_last_lr()
     assert 0 < first[0] < 1
-    train(model, optimizer, range(6, 20))
+    train(model, optimizer, range(6, 25))
     assert scheduler.reasons["kept"] > 0
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+    if make is glyder.GlyderLR:
+        assert scheduler.peak_lr > 0
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW], ids=lambda cls: cls.__name__)
+def test_zero_gradients_later_leave_the_peak(kind: Any) -> None:
+    model, optimizer, scheduler = small_run(optimizer=kind, make=glyder.GlyderLR)
+    train(model, optimizer, 20)
+    peak = scheduler.peak_lr
+    for _ in range(4):
+        optimizer.zero_grad(set_to_none=False)
+        optimizer.step()
+    assert scheduler.peak_lr == peak > 0
+    train(model, optimizer, range(24, 30))
+    assert scheduler.peak_lr == peak
 
 
 def test_zero_gradients_later_leave_the_base_rate() -> None:
@@ -151,13 +236,14 @@ def test_zero_gradients_later_leave_the_base_rate() -> None:
     assert scheduler._base == base
 
 
-def test_an_update_without_any_gradient_is_none() -> None:
+@BOTH
+def test_an_update_without_any_gradient_is_none(make: Any) -> None:
     """Also before the first: no rate, nothing to move, no error; and the run goes on as though it had not been."""
     ends = []
     for idle in (False, True):
-        model, optimizer, scheduler = small_run()
+        model, optimizer, scheduler = small_run(make=make)
         for t in range(15):
-            if idle and t in (0, 2, 9):
+            if idle and t in (0, 2, 9, 13):
                 optimizer.zero_grad()
                 optimizer.step()
             train(model, optimizer, range(t, t + 1))
@@ -166,7 +252,8 @@ def test_an_update_without_any_gradient_is_none() -> None:
     assert same(ends[0], ends[1])
 
 
-def test_frozen_empty_and_resting_groups() -> None:
+@BOTH
+def test_frozen_empty_and_resting_groups(make: Any) -> None:
     model = mlp()
     groups = [
         {"params": [model[0].weight], "lr": 0.0},
@@ -176,19 +263,20 @@ def test_frozen_empty_and_resting_groups() -> None:
     ]
     model[2].bias.requires_grad_(False)
     optimizer = torch.optim.AdamW(groups, lr=0.01, weight_decay=0.0)
-    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
+    scheduler = make(optimizer, model, total_steps=UPDATES)
     held = model[0].weight.detach().clone(), model[2].bias.detach().clone()
     train(model, optimizer, 20)
     assert scheduler.get_last_lr()[0] == 0.0
     assert len(set(scheduler.get_last_lr()[1:])) == 1
     assert same((model[0].weight.detach(), model[2].bias.detach()), held)
-    assert scheduler.reasons["kept"] > 5
+    assert scheduler.reasons["rising" if make is glyder.GlyderLR else "kept"] > 5
 
 
-def test_zero_grad_that_keeps_zeros_changes_nothing() -> None:
+@BOTH
+def test_zero_grad_that_keeps_zeros_changes_nothing(make: Any) -> None:
     ends = []
     for to_none in (True, False):
-        model, optimizer, _ = small_run()
+        model, optimizer, _ = small_run(make=make)
         for t in range(15):
             optimizer.zero_grad(set_to_none=to_none)
             backward(model, t)
@@ -200,16 +288,23 @@ def test_zero_grad_that_keeps_zeros_changes_nothing() -> None:
 # ---- groups and parameters that change
 
 
-def test_a_group_added_later_is_taken_in() -> None:
+@BOTH
+def test_a_group_added_later_is_taken_in(make: Any) -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model[0].parameters(), lr=0.5, momentum=0.9)
-    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES, every=1, warmup=UPDATES)
+    options = {"warmup": 12} if make is glyder.GlyderLR else {"every": 1, "warmup": UPDATES}
+    scheduler = make(optimizer, model, total_steps=UPDATES, **options)
     train(model, optimizer, 6)
     optimizer.add_param_group({"params": list(model[2].parameters()), "lr": 0.05})
+    held = weights(model[2])
     train(model, optimizer, range(6, 20))
     first, second = scheduler.get_last_lr()
     assert second == pytest.approx(first / 10, rel=1e-15)
-    assert scheduler.reasons["kept"] > 10
+    assert not same(weights(model[2]), held)
+    if make is glyder.GlyderLR:
+        assert scheduler.peak_lr > 0
+    else:
+        assert scheduler.reasons["kept"] > 10
 
 
 def test_parameters_outside_of_the_model_are_refused_by_name() -> None:
@@ -220,6 +315,32 @@ def test_parameters_outside_of_the_model_are_refused_by_name() -> None:
     assert not model._forward_hooks
     assert not optimizer._optimizer_step_pre_hooks
     glyder.LocalOptimumLR(optimizer, nn.ModuleList([model, head]))  # the remedy that the message names
+
+
+def test_glyder_takes_parameters_of_any_model_or_none() -> None:
+    model, extra = mlp(), nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.AdamW([*model.parameters(), extra], weight_decay=0.0)
+    scheduler = glyder.GlyderLR(optimizer, model, total_steps=UPDATES)
+    train(model, optimizer, UPDATES, lambda t: setattr(extra, "grad", extra.detach().clone()))
+    assert scheduler.updates == UPDATES
+    assert extra.detach().abs().max() < 1, "it went down its own slope, too"
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("gone", [0, 3])
+def test_parameters_that_are_taken_away_while_it_searches(kind: Any, gone: int) -> None:
+    """To be frozen: the run goes on, and nothing of one is put into another."""
+    model, optimizer, scheduler = small_run(optimizer=kind, make=glyder.GlyderLR)
+    start = weights(model)[gone]
+    train(model, optimizer, 5)
+    assert math.isnan(scheduler.peak_lr)
+    taken = optimizer.param_groups[0]["params"].pop(gone)
+    held = taken.detach().clone()
+    train(model, optimizer, range(5, 30))
+    assert scheduler.peak_lr > 0
+    assert any(torch.equal(taken.detach(), at) for at in (held, start))
+    x, y = batch(777)
+    assert F.cross_entropy(model(x), y).item() < F.cross_entropy(mlp()(x), y).item()
 
 
 def test_strangers_added_later_are_refused_too() -> None:
@@ -370,20 +491,23 @@ def test_a_step_without_a_forward_pass() -> None:
 # ---- rates that cannot be
 
 
-def test_lr_zero_everywhere() -> None:
+@BOTH
+def test_lr_zero_everywhere(make: Any) -> None:
     model = mlp()
     with pytest.raises(ValueError, match="every group of the optimizer has lr=0.*leave lr at its default"):
-        glyder.LocalOptimumLR(torch.optim.SGD(model.parameters(), lr=0.0), model)
+        make(torch.optim.SGD(model.parameters(), lr=0.0), model)
 
 
-def test_a_ratio_that_is_no_number() -> None:
+@BOTH
+def test_a_ratio_that_is_no_number(make: Any) -> None:
     model = mlp()
     groups = [{"params": model[0].parameters(), "lr": 1e-308}, {"params": model[2].parameters(), "lr": 10.0}]
     with pytest.raises(ValueError, match="lr of group 1 of optimizer 0 is 10.0.*ratio"):
-        glyder.LocalOptimumLR(torch.optim.SGD(groups), model)
+        make(torch.optim.SGD(groups), model)
 
 
-def test_a_rate_that_would_overflow_is_not_written() -> None:
+@BOTH
+def test_a_rate_that_would_overflow_is_not_written(make: Any) -> None:
     """1e-45 and 1: the second group's rate is 1e45 times the first's, more than a float32 tensor holds."""
     model = mlp()
     groups = [
@@ -391,7 +515,7 @@ def test_a_rate_that_would_overflow_is_not_written() -> None:
         {"params": model[2].parameters(), "lr": torch.tensor(1.0)},
     ]
     optimizer = torch.optim.SGD(groups)
-    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
+    scheduler = make(optimizer, model, total_steps=UPDATES)
     with pytest.warns(glyder.GlyderWarning, match="would overflow"):
         train(model, optimizer, 3)
     first, second = (float(rate) for rate in scheduler.get_last_lr())
@@ -400,47 +524,62 @@ def test_a_rate_that_would_overflow_is_not_written() -> None:
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-def test_total_steps_too_small_is_said_once_and_extend_helps() -> None:
-    model, optimizer, scheduler = small_run(total_steps=12)
-    train(model, optimizer, 12)
-    with pytest.warns(glyder.GlyderWarning, match=r"total_steps=12 updates are done.*extend\(total_steps\)") as said:
-        train(model, optimizer, range(12, 16))
+@BOTH
+def test_total_steps_too_small_is_said_once_and_extend_helps(make: Any) -> None:
+    model, optimizer, scheduler = small_run(total_steps=22, make=make)
+    train(model, optimizer, 22)
+    with pytest.warns(glyder.GlyderWarning, match=r"total_steps=22 updates are done.*extend\(total_steps\)") as said:
+        train(model, optimizer, range(22, 26))
     assert len(said) == 1
     assert scheduler.get_last_lr() == [0.0]
-    scheduler.extend(40)
+    scheduler.extend(50)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(model, optimizer, range(16, 40))
+        train(model, optimizer, range(26, 50))
     assert scheduler.get_last_lr()[0] > 0
-    with pytest.raises(ValueError, match=r"total_steps=...\) must be >= 1"):
+    with pytest.raises(ValueError, match=rf"^{make.__name__}.extend\(total_steps=...\) must be >= 1"):
         scheduler.extend(0)
 
 
-@pytest.mark.parametrize(("total_steps", "observe_only", "said"), [(19, False, 1), (20, False, 0), (5, True, 0)])
-def test_a_run_too_short_to_be_measured_is_said(total_steps: int, observe_only: bool, said: int) -> None:
+@pytest.mark.parametrize(
+    ("make", "options", "said"),
+    [
+        (glyder.LocalOptimumLR, {"total_steps": 19}, 1),
+        (glyder.LocalOptimumLR, {"total_steps": 20}, 0),
+        (glyder.LocalOptimumLR, {"total_steps": 5, "observe_only": True}, 0),
+        (glyder.GlyderLR, {"total_steps": 19}, 1),
+        (glyder.GlyderLR, {"total_steps": 20}, 0),
+        (glyder.GlyderLR, {"total_steps": 5, "peak_lr": 0.1}, 0),
+    ],
+)
+def test_a_run_too_short_to_be_measured_is_said(make: Any, options: dict[str, Any], said: int) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        small_run(total_steps=total_steps, observe_only=observe_only)
+        small_run(make=make, **options)
     assert [w.category for w in caught] == [glyder.GlyderWarning] * said
-    assert all(f"total_steps={total_steps}) leaves few updates" in str(w.message) for w in caught)
+    short = f"{make.__name__}(total_steps={options['total_steps']}) leaves few updates"
+    assert all(short in str(w.message) for w in caught)
     assert all(w.filename == small_run.__code__.co_filename for w in caught), "it points to the call"
 
 
-def test_where_a_warning_is_an_error_the_constructor_leaves_no_trace() -> None:
+@BOTH
+def test_where_a_warning_is_an_error_the_constructor_leaves_no_trace(make: Any) -> None:
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(glyder.GlyderWarning, match="total_steps=10"):
-            glyder.LocalOptimumLR(optimizer, model, total_steps=10, scope="tensor")
+            make(optimizer, model, total_steps=10, **({"scope": "tensor"} if make is glyder.LocalOptimumLR else {}))
         assert len(optimizer.param_groups) == 1
-        glyder.LocalOptimumLR(optimizer, model, total_steps=100)
+        assert not optimizer._optimizer_step_pre_hooks
+        make(optimizer, model, total_steps=100)
 
 
+@BOTH
 @pytest.mark.parametrize("anneal", ["constant", "rsqrt"])
-def test_schedules_without_an_end_have_none(anneal: str) -> None:
-    model, optimizer, scheduler = small_run(total_steps=12, anneal=anneal)
+def test_schedules_without_an_end_have_none(anneal: str, make: Any) -> None:
+    model, optimizer, scheduler = small_run(total_steps=20, anneal=anneal, make=make)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        train(model, optimizer, 20)
+        train(model, optimizer, 30)
     assert scheduler.get_last_lr()[0] > 0

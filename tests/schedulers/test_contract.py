@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import pickle
 import warnings
 from typing import Any
@@ -14,21 +15,23 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import glyder
 
-from .problems import backward, mlp, same, train, weights
+from .problems import Recorder, backward, mlp, same, train, weights
+from .small import BOTH, SEARCHED
 
 pytestmark = pytest.mark.filterwarnings("error::glyder.GlyderWarning")
 
 UPDATES = 30
 
 
-def _make(lr: Any = 1e-3, optimizer: type = torch.optim.AdamW, **options: Any) -> tuple[Any, Any, Any]:
+def _run(make: Any, lr: Any = 1e-3, optimizer: type = torch.optim.AdamW, **options: Any) -> tuple[Any, Any, Any]:
     model = mlp()
     o = optimizer(model.parameters(), lr=lr)
-    return model, o, glyder.LocalOptimumLR(o, model, **({"total_steps": UPDATES} | options))
+    return model, o, make(o, model, **({"total_steps": UPDATES} | options))
 
 
-def test_is_a_scheduler_and_construction_leaves_the_rate() -> None:
-    _, optimizer, scheduler = _make(lr=0.25)
+@BOTH
+def test_is_a_scheduler_and_construction_leaves_the_rate(make: Any) -> None:
+    _, optimizer, scheduler = _run(make, lr=0.25)
     assert isinstance(scheduler, LRScheduler)
     assert optimizer.param_groups[0]["lr"] == 0.25
     assert scheduler.get_last_lr() == [0.25]
@@ -36,10 +39,11 @@ def test_is_a_scheduler_and_construction_leaves_the_rate() -> None:
     assert optimizer.param_groups[0]["initial_lr"] == 0.25
 
 
-def test_step_does_nothing_any_number_of_times() -> None:
+@BOTH
+def test_step_does_nothing_any_number_of_times(make: Any) -> None:
     ends = []
     for calls in (0, 1, 7):
-        model, optimizer, scheduler = _make()
+        model, optimizer, scheduler = _run(make)
         for t in range(UPDATES):
             for _ in range(calls):
                 scheduler.step()
@@ -51,21 +55,28 @@ def test_step_does_nothing_any_number_of_times() -> None:
     assert same(ends[0], ends[2])
 
 
-def test_get_last_lr_is_what_the_update_was_made_with() -> None:
-    model, optimizer, scheduler = _make(optimizer=torch.optim.SGD)
+@BOTH
+def test_get_last_lr_is_what_the_update_was_made_with(make: Any) -> None:
+    model, optimizer, scheduler = _run(make, optimizer=torch.optim.SGD)
+    start, went_back = weights(model), 0
     for t in range(UPDATES - 1):
         before = weights(model)
         train(model, optimizer, range(t, t + 1))
         rate = scheduler.get_last_lr()[0]
         assert type(rate) is float
         assert rate == optimizer.param_groups[0]["lr"]
+        if t and same(weights(model), start):  # the end of a search that goes back to where it began
+            went_back += 1
+            continue
         for p, x in zip(model.parameters(), before, strict=True):
             assert torch.equal(p, x.add(p.grad, alpha=-rate))  # the arithmetic of SGD itself
+    assert went_back == (make is glyder.GlyderLR)
 
 
-def test_tensor_rates_are_filled_in_place_and_handed_out_as_copies() -> None:
+@BOTH
+def test_tensor_rates_are_filled_in_place_and_handed_out_as_copies(make: Any) -> None:
     rate = torch.tensor(1e-3)
-    model, optimizer, scheduler = _make(lr=rate)
+    model, optimizer, scheduler = _run(make, lr=rate)
     train(model, optimizer, 3)
     assert optimizer.param_groups[0]["lr"] is rate
     assert rate.dtype == torch.float32
@@ -76,20 +87,28 @@ def test_tensor_rates_are_filled_in_place_and_handed_out_as_copies() -> None:
     assert float(scheduler.get_last_lr()[0]) != 99.0
 
 
-def test_rates_of_an_optimizer_share_no_tensor() -> None:
+@BOTH
+def test_rates_of_an_optimizer_share_no_tensor(make: Any) -> None:
     model = mlp()
     groups = [{"params": model[0].parameters()}, {"params": model[2].parameters()}]
     optimizer = torch.optim.AdamW(groups, lr=torch.tensor(1e-3))
+    scheduler = make(optimizer, model, total_steps=UPDATES)
+    train(model, optimizer, 5)
+    first, second = (group["lr"] for group in optimizer.param_groups)
+    assert torch.equal(first, second)
+    assert first is not second
+    scheduler.close()
     glyder.LocalOptimumLR(optimizer, model, scope="group", total_steps=UPDATES)
     train(model, optimizer, 5)
     first, second = (float(group["lr"]) for group in optimizer.param_groups)
     assert first != second
 
 
-def test_as_accelerate_uses_it() -> None:
+@BOTH
+def test_as_accelerate_uses_it(make: Any) -> None:
     """It steps once per process, compares ``_step_count`` with ``total_steps`` where there is one, and adds."""
     for total in (UPDATES, None):
-        model, optimizer, scheduler = _make(total_steps=total)
+        model, optimizer, scheduler = _run(make, total_steps=total)
         for t in range(UPDATES):
             train(model, optimizer, range(t, t + 1))
             for _ in range(4):
@@ -97,23 +116,35 @@ def test_as_accelerate_uses_it() -> None:
                     scheduler.step()
             scheduler._step_count += 1
             scheduler.get_last_lr()
-        alone, by_itself, _ = _make(total_steps=total)
+        alone, by_itself, _ = _run(make, total_steps=total)
         train(alone, by_itself, UPDATES)
         assert same(weights(model), weights(alone))
 
 
-def test_updates_are_counted_under_torchs_names() -> None:
-    model, optimizer, scheduler = _make()
+@BOTH
+def test_updates_are_counted_under_torchs_names(make: Any) -> None:
+    model, optimizer, scheduler = _run(make)
     assert (scheduler.updates, scheduler.last_epoch, scheduler._step_count) == (0, 0, 1)
     train(model, optimizer, 5)
     assert (scheduler.updates, scheduler.last_epoch, scheduler._step_count) == (5, 5, 6)
 
 
-@pytest.mark.parametrize("stop", [0, 3, 11])
+COPIED = [
+    (glyder.LocalOptimumLR, torch.optim.AdamW),
+    (glyder.GlyderLR, torch.optim.AdamW),
+    (glyder.GlyderLR, torch.optim.SGD),
+]
+"""A scheduler and an optimizer: GlyderLR searches differently with each of the two."""
+
+
+@pytest.mark.parametrize("stop", [0, 3, 11, 20])
 @pytest.mark.parametrize("way", ["pickle", "deepcopy", "torch.save"])
-def test_copies_of_the_three_together_go_on_to_the_same_bits(way: str, stop: int) -> None:
-    model, optimizer, scheduler = _make()
+@pytest.mark.parametrize(("make", "kind"), COPIED)
+def test_copies_of_the_three_together_go_on_to_the_same_bits(make: Any, kind: Any, way: str, stop: int) -> None:
+    model, optimizer, scheduler = _run(make, optimizer=kind)
     train(model, optimizer, stop)
+    if make is glyder.GlyderLR and stop != 11:
+        assert math.isfinite(scheduler.peak_lr) == (stop == 20), "while it searches, and after"
     three = (model, optimizer, scheduler)
     if way == "pickle":
         model2, optimizer2, scheduler2 = pickle.loads(pickle.dumps(three))
@@ -125,15 +156,17 @@ def test_copies_of_the_three_together_go_on_to_the_same_bits(way: str, stop: int
         file.seek(0)
         model2, optimizer2, scheduler2 = torch.load(file, weights_only=False)
     assert scheduler2.optimizer is optimizer2
-    assert scheduler2.model is model2
+    if make is glyder.LocalOptimumLR:
+        assert scheduler2.model is model2
     for m, o in ((model, optimizer), (model2, optimizer2)):
         train(m, o, range(stop, UPDATES))
     assert same(weights(model), weights(model2))
     assert same(scheduler.state_dict(), scheduler2.state_dict())
 
 
-def test_a_copy_of_the_optimizer_alone_is_a_plain_optimizer() -> None:
-    model, optimizer, scheduler = _make(lr=0.01, optimizer=torch.optim.SGD)
+@BOTH
+def test_a_copy_of_the_optimizer_alone_is_a_plain_optimizer(make: Any) -> None:
+    model, optimizer, scheduler = _run(make, lr=0.01, optimizer=torch.optim.SGD)
     train(model, optimizer, 5)
     state, held = scheduler.state_dict(), weights(model)
     plain = copy.deepcopy(optimizer)
@@ -147,7 +180,7 @@ def test_a_copy_of_the_optimizer_alone_is_a_plain_optimizer() -> None:
 
 
 def test_a_copy_of_the_model_alone_is_a_plain_model() -> None:
-    model, optimizer, scheduler = _make()
+    model, optimizer, scheduler = _run(glyder.LocalOptimumLR)
     train(model, optimizer, 3)
     copied = copy.deepcopy(model)
     state = scheduler.state_dict()
@@ -156,17 +189,41 @@ def test_a_copy_of_the_model_alone_is_a_plain_model() -> None:
     assert scheduler._sampler.stream.last is None
 
 
-def test_two_schedulers_on_one_optimizer() -> None:
-    model, optimizer, scheduler = _make()
-    with pytest.raises(ValueError, match=r"optimizer 0 \(AdamW\) already has a scheduler.*close\(\)"):
-        glyder.LocalOptimumLR(optimizer, model)
+@BOTH
+def test_two_schedulers_on_one_optimizer(make: Any) -> None:
+    model, optimizer, scheduler = _run(make)
+    for another in (glyder.GlyderLR, glyder.LocalOptimumLR):
+        with pytest.raises(ValueError, match=r"optimizer 0 \(AdamW\) already has a scheduler.*close\(\)"):
+            another(optimizer, model)
     glyder.LocalOptimumLR(optimizer, model, observe_only=True)
     scheduler.close()
-    glyder.LocalOptimumLR(optimizer, model)
+    make(optimizer, model)
 
 
-def test_another_scheduler_beside_it_is_told_once_and_overridden() -> None:
-    model, optimizer, scheduler = _make()
+@SEARCHED
+def test_one_that_observes_is_beside_one_that_searches(optimizer: Any) -> None:
+    """It changes nothing, and what it measures are the updates as they are made."""
+    ends = []
+    for observed in (False, True):
+        model = mlp()
+        o = optimizer(model.parameters())
+        scheduler = glyder.GlyderLR(o, total_steps=UPDATES)
+        if observed:
+            watch = glyder.LocalOptimumLR(o, model, observe_only=True, every=1)
+        record = Recorder(o)
+        train(model, o, UPDATES)
+        ends.append([weights(model), scheduler.state_dict()])
+    assert same(*ends)
+    made = [rates[0] for before, after, rates in zip(record.before, record.after, record.rates, strict=True)
+            if not same(before, after)]  # fmt: skip
+    rows = {int(row["update"]): row["lr"] for row in watch.history}
+    assert len(rows) > UPDATES / 2
+    assert all(made[t] == lr for t, lr in rows.items())
+
+
+@BOTH
+def test_another_scheduler_beside_it_is_told_once_and_overridden(make: Any) -> None:
+    model, optimizer, scheduler = _run(make)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, UPDATES)
     with pytest.warns(glyder.GlyderWarning, match="something else changed the learning rate") as said:
         for t in range(8):
@@ -175,15 +232,16 @@ def test_another_scheduler_beside_it_is_told_once_and_overridden() -> None:
             cosine.step()
             assert scheduler.get_last_lr() == [applied]
     assert len(said) == 1
-    alone, by_itself, _ = _make()
+    alone, by_itself, _ = _run(make)
     train(alone, by_itself, 8)
     assert same(weights(model), weights(alone))
 
 
-def test_no_warning_of_torchs_and_step_is_not_patched() -> None:
+@BOTH
+def test_no_warning_of_torchs_and_step_is_not_patched(make: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model, optimizer, scheduler = _make()
+        model, optimizer, scheduler = _run(make)
         assert "step" not in vars(optimizer)
         train(model, optimizer, 3)
         scheduler.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any
 
@@ -13,23 +14,27 @@ from torch import nn
 import glyder
 
 from .problems import backward, batch, mlp, same, slope_and_curvature, train, weights
-from .small import UPDATES, small_run, state_of
+from .small import BOTH, SEARCHED, UPDATES, Counted, small_run, state_of
 
 
-@pytest.mark.parametrize("refresh", ["window", "always"])
-def test_a_step_that_raised_is_repaired_at_the_next(refresh: Any) -> None:
-    model, optimizer, scheduler = small_run(every=1, warmup=UPDATES, refresh=refresh)
-    train(model, optimizer, 4)
+def _halfway(optimizer: torch.optim.Optimizer) -> Any:
+    """A step that moves some parameters and raises, with the hooks around it that torch has around every step."""
 
     def halfway(self: Any, closure: Any = None) -> Any:
         with torch.no_grad():
             self.param_groups[0]["params"][0].add_(0.125)
         raise ZeroDivisionError
 
-    wrapped = torch.optim.Optimizer.profile_hook_step(halfway)
+    return torch.optim.Optimizer.profile_hook_step(halfway)(optimizer)
+
+
+@pytest.mark.parametrize("refresh", ["window", "always"])
+def test_a_step_that_raised_is_repaired_at_the_next(refresh: Any) -> None:
+    model, optimizer, scheduler = small_run(every=1, warmup=UPDATES, refresh=refresh)
+    train(model, optimizer, 4)
     with pytest.raises(ZeroDivisionError):
         backward(model, 4)
-        wrapped(optimizer)
+        _halfway(optimizer)
     rows, before = len(scheduler.history), weights(model)
     train(model, optimizer, range(5, 6))
     if refresh == "always":
@@ -42,6 +47,30 @@ def test_a_step_that_raised_is_repaired_at_the_next(refresh: Any) -> None:
     train(model, optimizer, range(6, 9))
     assert scheduler.history["reason"][-1] == "kept"
     assert scheduler.updates == 8
+
+
+@SEARCHED
+@pytest.mark.parametrize("when", [0, 4, 20])
+def test_a_search_goes_on_after_a_step_that_raised(optimizer: Any, when: int) -> None:
+    """What half of a step did is not taken for what an update did; a search that goes back takes it back, too. The
+    gradients that it was begun with are gradients all the same."""
+    model, o, scheduler = small_run(optimizer=optimizer, make=glyder.GlyderLR)
+    by_displacement = isinstance(o, torch.optim.AdamW)
+    counted = Counted(model)
+    for t in range(30):
+        if t == when:
+            backward(model, 99)
+            with pytest.raises(ZeroDivisionError):
+                _halfway(o)
+            rows = len(scheduler.history)
+        counted.around(lambda t=t: train(model, o, range(t, t + 1)))
+        if t == when and by_displacement:
+            assert len(scheduler.history) == rows, "nothing is known of the update that was met"
+    assert scheduler.updates == counted.updates
+    assert len(counted.went_back) == (not by_displacement)
+    assert scheduler.peak_lr > 0
+    met = scheduler.history["update"].tolist()
+    assert len(met) - len(set(met)) == (not by_displacement and when == 4)
 
 
 def test_clipped_gradients_are_noticed() -> None:
@@ -64,8 +93,31 @@ def test_clipped_gradients_are_noticed() -> None:
     assert (scheduler.history["source"] == "outputs").sum() >= 6
 
 
-def test_accumulated_gradients() -> None:
-    model, optimizer, scheduler = small_run(every=1, warmup=20)
+@SEARCHED
+def test_clipped_gradients_are_searched_with(optimizer: Any) -> None:
+    """They are all that there is: clipping to a length that no gradient reaches changes nothing, to a smaller one it
+    does, and the run learns all the same."""
+    ends = []
+    for length in (None, 1e6, 0.05):
+        model, o, scheduler = small_run(optimizer=optimizer, make=glyder.GlyderLR)
+
+        def clip(t: int, model: nn.Module = model, length: Any = length) -> None:
+            if length is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), length)
+
+        train(model, o, UPDATES, clip)
+        assert scheduler.peak_lr > 0
+        ends.append(weights(model))
+    assert same(ends[0], ends[1])
+    assert not same(ends[0], ends[2])
+    x, y = batch(777)
+    assert F.cross_entropy(model(x), y).item() < 0.9 * F.cross_entropy(mlp()(x), y).item()
+
+
+@BOTH
+def test_accumulated_gradients(make: Any) -> None:
+    options = {} if make is glyder.GlyderLR else {"every": 1, "warmup": 20}
+    model, optimizer, scheduler = small_run(make=make, **options)
     for t in range(20):
         optimizer.zero_grad()
         for micro in (0, 1):
@@ -73,16 +125,18 @@ def test_accumulated_gradients() -> None:
             (F.cross_entropy(model(x), y) / 2).backward()
         optimizer.step()
     assert scheduler.updates == 20
-    assert scheduler.reasons["kept"] >= 15
+    assert scheduler.peak_lr > 0 if make is glyder.GlyderLR else scheduler.reasons["kept"] >= 15
     x, y = batch(777)
     assert F.cross_entropy(model(x), y).item() < 0.5 * F.cross_entropy(mlp()(x), y).item()
 
 
+@BOTH
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD], ids=lambda cls: cls.__name__)
 @pytest.mark.parametrize("first", [True, False], ids=["before", "after"])
-def test_averages_of_the_weights_see_final_ones(first: bool) -> None:
+def test_averages_of_the_weights_see_final_ones(first: bool, kind: Any, make: Any) -> None:
     """A post-hook of the user's, registered before or after the scheduler's, sees what the next forward pass sees."""
     model = mlp()
-    optimizer = torch.optim.AdamW(model.parameters())
+    optimizer = kind(model.parameters())
     seen: list[Any] = []
 
     def average(*_: Any) -> None:
@@ -90,10 +144,10 @@ def test_averages_of_the_weights_see_final_ones(first: bool) -> None:
 
     if first:
         optimizer.register_step_post_hook(average)
-    glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
+    make(optimizer, model, total_steps=UPDATES)
     if not first:
         optimizer.register_step_post_hook(average)
-    for t in range(8):
+    for t in range(15):
         train(model, optimizer, range(t, t + 1))
         assert same(seen[-1], weights(model))
 
@@ -131,3 +185,45 @@ def test_grad_scaler(fused: bool) -> None:
                 # Both carry the scale of the loss; the rate is made of their ratio.
                 assert row["slope"] / row["curvature"] == pytest.approx(s / q, rel=1e-4)
     assert scheduler.updates == made == 18
+
+
+SCALED = {
+    "adamw": lambda p, fused: torch.optim.AdamW(p, fused=fused, weight_decay=0.01),
+    "sgd": lambda p, fused: torch.optim.SGD(p, fused=fused),
+    "momentum": lambda p, fused: torch.optim.SGD(p, fused=fused, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("name", SCALED)
+def test_a_grad_scaler_changes_no_bit_of_a_search(name: str, fused: bool, groups: int) -> None:
+    """Scales are powers of two, and steps that it leaves out are as though they had not been."""
+    ends = []
+    for scaled in (False, True):
+        model = mlp(dtype=torch.float64)
+        parts = [{"params": model[0].parameters()}, {"params": model[2].parameters()}]
+        optimizer = SCALED[name](parts if groups == 2 else model.parameters(), fused)
+        scheduler = glyder.GlyderLR(optimizer, total_steps=UPDATES)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=6, enabled=scaled)
+        counted, left_out = Counted(model), 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", glyder.GlyderWarning)
+            for t in range(25):
+                x, y = batch(t, torch.float64)
+                for overflows in (True, False) if scaled and t in (0, 5, 18) else (False,):
+                    optimizer.zero_grad()
+                    scaler.scale(F.cross_entropy(model(x), y)).backward()
+                    if overflows:
+                        next(model.parameters()).grad[0, 0] = float("inf")
+                        before, left_out = weights(model), left_out + 1
+                        scaler.step(optimizer)
+                        assert same(weights(model), before)
+                    else:
+                        counted.around(functools.partial(scaler.step, optimizer))
+                    scaler.update()
+        assert scheduler.updates == counted.updates
+        assert len(counted.went_back) == (name != "adamw")
+        assert left_out == 3 * scaled
+        ends.append([weights(model), scheduler.peak_lr, scheduler.get_last_lr(), scheduler.history.tolist()])
+    assert same(*ends)

@@ -11,20 +11,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import glyder
 
 from . import runs
-from .problems import mlp, same, train
+from .problems import mlp, same, train, weights
+from .small import BOTH, SEARCHED
 
 pytestmark = pytest.mark.filterwarnings("error::glyder.GlyderWarning")
 
 
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Where every case ends when it is never stopped, and when it is."""
+def ends(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], ...]:
+    """Where every case ends when it is never stopped, and when it is; and what was saved when it was."""
     folder = tmp_path_factory.mktemp("resume")
     saved: dict[str, Any] = {}
     whole: dict[str, Any] = {}
@@ -53,13 +55,13 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict
         env=os.environ | {"PYTHONPATH": path},
     )
     # Both out of a file, so that both are plain types.
-    return tuple(torch.load(folder / f"{name}.pt", weights_only=True) for name in ("whole", "ended"))  # type: ignore[return-value]
+    return tuple(torch.load(folder / f"{name}.pt", weights_only=True) for name in ("whole", "ended", "saved"))
 
 
 @pytest.mark.parametrize("stop", runs.STOPS)
 @pytest.mark.parametrize("case", runs.CASES)
-def test_to_the_bit(ends: tuple[dict[str, Any], dict[str, Any]], case: str, stop: int) -> None:
-    whole, ended = ends
+def test_to_the_bit(ends: tuple[dict[str, Any], ...], case: str, stop: int) -> None:
+    whole, ended, _ = ends
     for order in runs.orders(case):
         end = ended[f"{case}|{stop}|{'-'.join(order)}"]
         for part in ("model", "optimizer"):
@@ -68,11 +70,11 @@ def test_to_the_bit(ends: tuple[dict[str, Any], dict[str, Any]], case: str, stop
         assert not differing, order
 
 
-def test_the_runs_are_what_they_claim(ends: tuple[dict[str, Any], dict[str, Any]]) -> None:
+def test_the_runs_are_what_they_claim(ends: tuple[dict[str, Any], ...]) -> None:
     """Something was measured, skipped, raised, drawn and scaled in the runs above, or they would show nothing."""
-    whole, _ = ends
-    for case, state in whole.items():
-        scheduler = state["scheduler"]
+    whole, _, _ = ends
+    for case in set(runs.CASES) - set(runs.SEARCHES):
+        scheduler = whole[case]["scheduler"]
         assert scheduler["measured"] >= 3, case
         if case == "observe":
             assert scheduler["updates"] == runs.UPDATES
@@ -86,99 +88,188 @@ def test_the_runs_are_what_they_claim(ends: tuple[dict[str, Any], dict[str, Any]
     assert ratios[1] != 0.1
 
 
-def _saved(stop: int = 4, **options: Any) -> tuple[Any, Any, Any]:
+def test_searches_are_stopped_in_the_middle_and_after(ends: tuple[dict[str, Any], ...]) -> None:
+    """And those that go back, also between having gone away and being back."""
+    whole, _, saved = ends
+    for case in runs.SEARCHES:
+        start = runs.CASES[case]().model.state_dict()
+        states = {stop: saved[case][stop] for stop in runs.STOPS}
+        found = {stop: state["scheduler"]["peak"] is not None for stop, state in states.items()}
+        assert found[25], case
+        assert whole[case]["scheduler"]["skipped"] == 1, case
+        if case == "peak given":
+            assert all(found.values())
+            continue
+        assert not any(found[stop] for stop in (0, 1, 6)), case
+        assert not same(states[6]["model"], start), case
+        assert len(whole[case]["scheduler"]["history"]["texts"]) >= 8, case
+    for case, lost in (("adamw", 0), ("momentum", 1), ("sgd", 1), ("two optimizers", 1), ("groups, momentum", 1)):
+        assert whole[f"search {case}"]["scheduler"]["updates"] == runs.UPDATES - 1 - lost, case
+
+
+def _saved(make: Any, stop: int = 4, kind: Any = torch.optim.AdamW, **options: Any) -> tuple[Any, Any, Any]:
     model = mlp()
-    optimizer = torch.optim.AdamW(model.parameters())
-    scheduler = glyder.LocalOptimumLR(optimizer, model, **({"total_steps": 30} | options))
+    optimizer = kind(model.parameters())
+    scheduler = make(optimizer, model, **({"total_steps": 30} | options))
     train(model, optimizer, stop)
     return model, optimizer, scheduler
 
 
-@pytest.mark.parametrize("refresh", ["window", "always"])
-def test_the_state_is_neither_kept_nor_changed(refresh: str) -> None:
-    _, _, first = _saved(refresh=refresh)
+STATES = [
+    pytest.param(glyder.LocalOptimumLR, {"refresh": "window"}, id="window"),
+    pytest.param(glyder.LocalOptimumLR, {"refresh": "always"}, id="always"),
+    pytest.param(glyder.GlyderLR, {}, id="search adamw"),
+    pytest.param(glyder.GlyderLR, {"kind": torch.optim.SGD}, id="search sgd"),
+]
+
+
+@pytest.mark.parametrize(("make", "options"), STATES)
+def test_the_state_is_neither_kept_nor_changed(make: Any, options: dict[str, Any]) -> None:
+    first_model, first_optimizer, first = _saved(make, **options)
     state = first.state_dict()
-    assert (state["pending"] is None) == (refresh == "window")
+    if make is glyder.LocalOptimumLR:
+        assert (state["pending"] is None) == (options["refresh"] == "window")
+    else:
+        assert state["search"] is not None
     given = copy.deepcopy(state)
-    model, optimizer, second = _saved(0, refresh=refresh)
+    model, optimizer, second = _saved(make, 0, **options)
     second.load_state_dict(state)
     assert same(state, given)
-    train(model, optimizer, 6)
+    train(model, optimizer, 10)
     assert same(state, given), "what was loaded is a copy"
-    train(first.model, first.optimizer, 3)
+    train(first_model, first_optimizer, 8)
     assert same(state, given), "what was saved is a copy"
 
 
-def test_weights_only_also_with_numbers_of_numpy() -> None:
-    import numpy as np
+NUMBERS: dict[type, dict[str, Any]] = {
+    glyder.LocalOptimumLR: {"every": np.int32(2), "seed": np.int64(3)},
+    glyder.GlyderLR: {"min_lr": np.float32(1e-7)},
+}
 
-    model = mlp()
-    optimizer = torch.optim.AdamW(model.parameters())
-    scheduler = glyder.LocalOptimumLR(
-        optimizer, model, total_steps=np.int64(30), every=np.int32(2), warmup=np.int64(9), max_lr=np.float32(5.0),
-        scale=np.float64(1.5), seed=np.int64(3),
-    )  # fmt: skip
-    train(model, optimizer, 4)
+
+@BOTH
+def test_weights_only_also_with_numbers_of_numpy(make: Any) -> None:
+    options = NUMBERS[make] | {"total_steps": np.int64(30), "warmup": np.int64(9)}
+    _, _, scheduler = _saved(make, max_lr=np.float32(5.0), scale=np.float64(1.5), **options)
     file = io.BytesIO()
     torch.save(scheduler.state_dict(), file)
     file.seek(0)
     assert same(torch.load(file, weights_only=True), scheduler.state_dict())
 
 
-def test_without_the_schedulers_state_it_starts_anew() -> None:
-    model, optimizer, _ = _saved(10)
-    model2 = mlp()
-    optimizer2 = torch.optim.AdamW(model2.parameters())
-    scheduler = glyder.LocalOptimumLR(optimizer2, model2, total_steps=30)
+@BOTH
+def test_without_the_schedulers_state_it_starts_anew(make: Any) -> None:
+    model, optimizer, _ = _saved(make, 10)
+    model2, optimizer2, scheduler = _saved(make, 0)
     model2.load_state_dict(model.state_dict())
     optimizer2.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # torch would share the tensors
     train(model2, optimizer2, 10)
     assert scheduler.updates == 10
-    assert scheduler.reasons["kept"] > 0
+    assert scheduler.reasons["rising" if make is glyder.GlyderLR else "kept"] > 0
 
 
-def test_other_options_and_another_horizon_are_told() -> None:
-    _, _, first = _saved()
-    _, _, second = _saved(0, total_steps=60, every=3, scale=1.25)
+OTHER: dict[type, tuple[dict[str, Any], tuple[str, ...]]] = {
+    glyder.LocalOptimumLR: ({"every": 3, "scale": 1.25}, ("every=3 (saved with 5)", "sigma=1.25")),
+    glyder.GlyderLR: ({"anneal": "cosine", "max_lr": 2.0}, ("anneal='cosine' (saved with 'linear')", "max_lr=2.0")),
+}
+
+
+@BOTH
+def test_other_options_and_another_horizon_are_told(make: Any) -> None:
+    options, named = OTHER[make]
+    _, _, first = _saved(make)
+    _, _, second = _saved(make, 0, total_steps=60, **options)
     with pytest.warns(glyder.GlyderWarning) as said:
         second.load_state_dict(first.state_dict())
     text = "\n".join(str(w.message) for w in said)
-    assert "every=3 (saved with 5)" in text
-    assert "sigma=1.25" in text
+    assert all(words in text for words in named)
     assert "total_steps=60 is not that of the saved run, 30" in text
     assert second.horizon == 30
     second.extend(60)
     assert second.horizon == 60
 
 
-def test_refused_states_change_nothing() -> None:
-    _, _, first = _saved()
-    _, _, second = _saved(2)
-    before = second.state_dict()
+@pytest.mark.parametrize("stop", [4, 20])
+def test_a_resumed_run_may_be_given_another_scale(stop: int) -> None:
+    """It is a factor on the peak: nothing of the search sees it, and nothing is to be told."""
+    model, optimizer, first = _saved(glyder.GlyderLR, stop)
+    _, _, whole = _saved(glyder.GlyderLR, 29)
+    model2, optimizer2, second = _saved(glyder.GlyderLR, 0, scale=0.5)
+    for mine, saved in ((model2, model), (optimizer2, optimizer), (second, first)):
+        mine.load_state_dict(copy.deepcopy(saved.state_dict()))
+    assert second.scale == 0.5
+    train(model2, optimizer2, range(stop, 29))
+    assert second.peak_lr == whole.peak_lr / 2
+    # 1e-14: the same products in another order
+    assert second.get_last_lr()[0] == pytest.approx(whole.get_last_lr()[0] / 2, rel=1e-14)
+
+
+@BOTH
+def test_refused_states_change_nothing(make: Any) -> None:
+    _, _, first = _saved(make)
+    model, optimizer, second = _saved(make, 2)
+    before = [second.state_dict(), weights(model), copy.deepcopy(optimizer.state_dict())]
     with pytest.raises(ValueError, match="version 99"):
         second.load_state_dict(first.state_dict() | {"version": 99})
     with pytest.raises(ValueError, match=r"\[2\] parameter groups, these have \[1\]"):
         second.load_state_dict(first.state_dict() | {"ratios": [[1.0, 2.0]]})
-    assert same(second.state_dict(), before)
+    assert same([second.state_dict(), weights(model), optimizer.state_dict()], before)
 
 
-def test_an_interrupted_step_is_not_in_the_state() -> None:
+@BOTH
+def test_a_state_of_the_other_class_is_refused_by_its_name(make: Any) -> None:
+    (other,) = {glyder.GlyderLR, glyder.LocalOptimumLR} - {make}
+    _, _, foreign = _saved(other)
+    _, _, scheduler = _saved(make, 2)
+    before = scheduler.state_dict()
+    with pytest.raises(ValueError, match=other.__name__):
+        scheduler.load_state_dict(foreign.state_dict())
+    assert same(scheduler.state_dict(), before)
+
+
+INTERRUPTED = [
+    (glyder.LocalOptimumLR, torch.optim.AdamW),
+    (glyder.GlyderLR, torch.optim.AdamW),
+    (glyder.GlyderLR, torch.optim.SGD),
+]
+
+
+@pytest.mark.parametrize(("make", "kind"), INTERRUPTED)
+@pytest.mark.parametrize("stop", [4, 18])
+def test_an_interrupted_step_is_not_in_the_state(make: Any, kind: Any, stop: int) -> None:
     """A step that raised leaves a scheduler that can be saved, and goes on as though the step had not been begun."""
-    model, optimizer, scheduler = _saved()
+    model, optimizer, scheduler = _saved(make, stop, kind)
 
     def broken(*_: Any) -> None:
         raise KeyboardInterrupt
 
     handle = optimizer.register_step_pre_hook(broken)
     with pytest.raises(KeyboardInterrupt):
-        train(model, optimizer, range(4, 5))
+        train(model, optimizer, range(stop, stop + 1))
     handle.remove()
     state = scheduler.state_dict()
-    model2, optimizer2, second = _saved(0)
+    model2, optimizer2, second = _saved(make, 0, kind)
     model2.load_state_dict(model.state_dict())
     optimizer2.load_state_dict(copy.deepcopy(optimizer.state_dict()))  # torch would share the tensors
     second.load_state_dict(state)
     for m, o in ((model, optimizer), (model2, optimizer2)):
-        train(m, o, range(5, 20))
+        train(m, o, range(stop + 1, 28))
     assert same(model.state_dict(), model2.state_dict())
+    assert same(scheduler.state_dict(), second.state_dict())
+
+
+@SEARCHED
+def test_a_state_taken_between_backward_and_step_is_as_good(optimizer: Any) -> None:
+    """The gradients of the update to come are the user's to make again."""
+    model, o, scheduler = _saved(glyder.GlyderLR, 5, optimizer)
+    held = copy.deepcopy([model.state_dict(), o.state_dict()])
+    state: dict[str, Any] = {}
+    train(model, o, range(5, 6), lambda _: state.update(scheduler.state_dict()))
+    train(model, o, range(6, 25))
+    model2, o2, second = _saved(glyder.GlyderLR, 0, optimizer)
+    model2.load_state_dict(held[0])
+    o2.load_state_dict(held[1])
+    second.load_state_dict(state)
+    train(model2, o2, range(5, 25))
+    assert same(weights(model), weights(model2))
     assert same(scheduler.state_dict(), second.state_dict())
