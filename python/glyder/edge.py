@@ -94,10 +94,15 @@ class EdgeSearch:
         return total
 
     def finish(self) -> bool:
-        """Go back to where the search began. The gradients that are there belong to other parameters."""
+        """Go back to where the search began, with empty momentum buffers: those that are there hold its last steps.
+
+        The gradients that are there belong to other parameters.
+        """
         with torch.no_grad():
             for place, x in self.begin.items():
-                self._parameter(place).copy_(x)
+                p = self._parameter(place)
+                p.copy_(x)
+                self.optimizers[place.optimizer].state.get(p, {}).pop("momentum_buffer", None)
         return True
 
     def _parameter(self, place: Place) -> Tensor:
@@ -109,12 +114,12 @@ class EdgeSearch:
     def state(self) -> dict[str, Any]:
         """Plain values and tensors."""
         begin = [[[p.optimizer, p.group, p.index], x.clone()] for p, x in self.begin.items()]
-        return {"rule": self.rule.state, "begin": begin, "xx": self.xx}
+        return {"rule": self.rule.state, "begin": begin, "xx": self.xx, "reach": self.reach}
 
     def load(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state`."""
         self.rule.load(state["rule"])
-        self.xx = state["xx"]
+        self.xx, self.reach = state["xx"], state["reach"]
         places = [Place(*place) for place, _ in state["begin"]]
         self.begin = {
             p: x.clone().to(self._parameter(p).device) for p, (_, x) in zip(places, state["begin"], strict=True)

@@ -165,6 +165,7 @@ class GlyderLR(Scheduler):
         self._search = None if given is not None else self._new_search()
         self._peak: float | None = given  # before `scale`
         self._found = 0  # updates that the search took
+        self._floor = 0.0  # its last rate
         self._begun = self.warmup  # the update that annealing begins at
         self._rate = self._written_rate = 0.0  # of the search and the schedule; with the stages after them
         self._copies = self._lost = 0  # lost: gradients that were not finite, the last in a row
@@ -230,9 +231,9 @@ class GlyderLR(Scheduler):
         if reason not in ("found", "no_edge"):
             self._rate = rate
             return False
-        warm = options.window(self.horizon) if isinstance(search, EdgeSearch) else 0
-        self._found, self._begun, self._search = self.updates, max(self.updates, warm), None
-        self._peak = rate
+        self._peak, self._found, self._search = rate, self.updates, None
+        self._begun = max(self.updates, options.window(self.horizon))
+        self._floor = 0.0 if isinstance(search, EdgeSearch) else self._rate
         self._stages["brake"].load({**self._stages["brake"].state, "factor": 1.0})
         LOG.info(
             "glyder: peak learning rate %.3g for %s, found in %d of %s updates",
@@ -275,7 +276,10 @@ class GlyderLR(Scheduler):
                 f"total_steps={self.horizon} updates are done and the learning rate is at its end: training goes on "
                 "without effect; give the right total_steps, or call extend(total_steps)",
             )
-        return self._bounded(self.peak_lr) * factor
+        peak = self._bounded(self.peak_lr)
+        if self._found <= self.updates < self._begun:  # on from the search's last rate, which training is used to
+            return max(peak * factor, min(peak, self._floor))
+        return peak * factor
 
     def _held_back(self, gg: float) -> float:
         """The factor of back-off and spikes, where gradients make the length of a step."""
@@ -365,6 +369,7 @@ class GlyderLR(Scheduler):
             "config": self._options(),
             "peak": self._peak,
             "found": self._found,
+            "floor": self._floor,
             "begun": self._begun,
             "rate": self._rate,
             "written_rate": self._written_rate,
@@ -399,7 +404,7 @@ class GlyderLR(Scheduler):
             saved[key] for key in ("reference", "ratios", "written_ratios")
         )
         self._peak, self._found, self._begun = saved["peak"], saved["found"], saved["begun"]
-        self._copies = saved["copies"]
+        self._floor, self._copies = saved["floor"], saved["copies"]
         self._rate, self._written_rate = saved["rate"], saved["written_rate"]
         for name, rule in self._stages.items():
             rule.load(saved["stages"][name])

@@ -42,7 +42,7 @@ class GradientNormLR(LocalOptimumLR):
     :memory: 2 and ``n_batches`` gradients at a measurement
     :optimizers: SGD without momentum and weight decay
     :use: as the theory has it: the rate falls by itself as noise takes over, with no schedule and no horizon
-    :avoid: the end of the run is known: ``LocalOptimumLR`` anneals towards it
+    :avoid: the end of the run is known: ``GlyderLR`` anneals towards it
     """
 
     RULE = "gradnorm"
