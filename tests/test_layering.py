@@ -45,7 +45,7 @@ def test_binding_sees_public_headers_only(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(CSRC.glob("rules/*.[ch]")), ids=relative)
 def test_rules_know_no_arrays(path: Path) -> None:
-    assert own(path) <= {"glyder.h", "gl_stats.h", "gl_fpenv.h", "rule.h", "schedule.h", "meta_net.h"}
+    assert own(path) <= {"glyder.h", "gl_stats.h", "gl_fpenv.h", "rule.h", "schedule.h", "meta_net.h", "peak.h"}
     text = path.read_text(encoding="utf-8")
     assert "gl_segment" not in text
     assert "gl_matrix" not in text
@@ -94,6 +94,26 @@ def test_segments_stand_below_everything_else() -> None:
         "glyder",
         "glyder._core",
     }
+
+
+def own_modules(path: Path) -> set[str]:
+    """Names of the package's files that a file imports."""
+    found = {part for name in imports(path) if name.startswith("glyder.") for part in name.split(".")[1:2]}
+    return {name for name in found if (PACKAGE / f"{name}.py").exists()}
+
+
+def test_glyder_lr_stands_on_nothing_that_looks_at_a_model() -> None:
+    """Neither at its forward passes nor at its loss: directly, or through what it stands on."""
+    reached, new = set(), {"glyder_lr"}
+    while new:
+        reached |= new
+        new = set().union(*(own_modules(PACKAGE / f"{name}.py") for name in new)) - reached
+    assert {"base", "search", "edge", "measure", "support"} <= reached
+    assert not reached & {"stream", "sampling", "estimators", "outputs_loss", "direction", "batches", "replay", "meter"}
+    assert not reached & {"local_optimum", "rule_lr"}
+    watches = re.compile(r"register_(module_)?(full_)?(forward|backward)\w*hook|register_post_accumulate_grad_hook")
+    assert not [name for name in reached if watches.search((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))]
+    assert watches.search((PACKAGE / "stream.py").read_text(encoding="utf-8")), "the pattern finds those that do"
 
 
 @pytest.mark.parametrize("path", [*CORE, *BINDING, *sorted(PACKAGE.rglob("*.py"))], ids=relative)

@@ -105,7 +105,7 @@ def _loss(model: nn.Module, batch: Tensor) -> Tensor:
 
 
 def in_step(sigma: float, count: int) -> Callable[[torch.optim.Optimizer, nn.Module, int], object]:
-    return lambda optimizer, model, seed: glyder.GlyderLR(
+    return lambda optimizer, model, seed: glyder.LocalOptimumLR(
         optimizer,
         model,
         act="same-step",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from benchmarks.league.store import RESULTS, RUNS, Store
 from benchmarks.league.suites import SUITES, log_final
 from benchmarks.league.train import environment, recipe
 from benchmarks.league.tuning import tune
-from benchmarks.league.workload import Cell
+from benchmarks.league.workload import Cell, cells
 
 
 def _available(found: list[Cell]) -> list[Cell]:
@@ -48,20 +47,13 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _scale(args: argparse.Namespace) -> None:
-    found = _available(plan.chosen("full", args.cells))
-    runs, scales = Store(args.results / RUNS), Store(scale.path(args.results))
+    found = [cell for cell in _available(plan.chosen("full", args.cells)) if cell.group == "development"]
+    runs, seen = Store(args.results / RUNS), Store(scale.path(args.results))
     pairs = [(cell, o) for cell, o in plan.pairs_of(found) if not args.optimizers or o in args.optimizers]
-    names = [(cell.name, o) for cell, o in pairs]
-    peaks = drive([tune(cell, o, runs) for cell, o in pairs], runs, args.jobs)
-    drive([scale.study(cell, o, **args.options) for cell, o in pairs], scales, args.jobs, scale.execute)
-    tuned = {name: scale.best_log_peak(peak) for name, peak in zip(names, peaks, strict=True)}
-    workload = {name: cell.workload for name, (cell, _) in zip(names, pairs, strict=True)}
-    errors = scale.errors(tuned, scale.found(scales, recipe(), args.options), workload)
-    print(f"{'cell':24s} {'optimizer':10s} {'tuned':>7s} {'settled':>8s} {'error':>6s}   (log10)")
-    for name in names:
-        off = errors[scale.OURS][name]
-        print(f"{name[0]:24s} {name[1]:10s} {tuned[name]:7.2f} {tuned[name] + off:8.2f} {off:+6.2f}")
-    print("\n" + scale.render(scale.summary(errors)))
+    tuned = drive([tune(cell, o, runs) for cell, o in pairs], runs, args.jobs)
+    drive([scale.study(cell, o) for cell, o in pairs], seen, args.jobs, scale.execute)
+    peaks = {(cell.name, o): peak for (cell, o), peak in zip(pairs, tuned, strict=True)}
+    print(scale.render(scale.summary(peaks, scale.found(seen, recipe()), cells())))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -70,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for name, does, call in (
         ("run", "run a suite; what is there already is not run again", _run),
         ("report", "tables and figures of all results", _report),
-        ("scale", "how far from the tuned peaks glyder settles, in decades", _scale),
+        ("scale", "what tells of the tuned peaks, and how far from them glyder settles", _scale),
     ):
         command = commands.add_parser(name, help=does, description=does)
         command.set_defaults(call=call)
@@ -83,8 +75,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             command.add_argument("--final", action="store_true", help="the reserved workloads too; logged")
             command.add_argument("--suite", choices=tuple(SUITES), default="quick")
             command.add_argument("--dry-run", action="store_true", help="print how much there is to run, and end")
-        if call is _scale:
-            command.add_argument("--options", type=json.loads, default={}, help="of GlyderLR, as JSON")
     args = parser.parse_args(argv)
     args.call(args)
 

@@ -1,9 +1,8 @@
-"""What all figures share: size, axes, colours, and how they are saved."""
+"""What all figures share: size, axes, and how they are saved."""
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +14,6 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-COLOURS = {"SGD": "#1b6ca8", "momentum": "#e69f00", "AdamW": "#2e8b57"}
-OURS, OTHERS = "#d1495b", "#555555"
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -38,15 +34,6 @@ def canvas(width: float, height: float, rows: int = 1, columns: int = 1) -> tupl
     return figure, list(axes.flat)
 
 
-def panels(count: int) -> tuple[Figure, list[Axes]]:
-    columns = min(3, count)
-    rows = math.ceil(count / columns)
-    figure, axes = canvas(3.4 * columns + 0.4, 2.7 * rows + 0.4, rows, columns)
-    for ax in axes[count:]:
-        ax.set_visible(False)
-    return figure, axes
-
-
 def logarithmic(ax: Axes, which: str, ticks: Sequence[float] = (1, 2, 5)) -> None:
     """A logarithmic axis, ``"x"`` or ``"y"``, with ``ticks`` in each decade, written out."""
     (ax.set_xscale if which == "x" else ax.set_yscale)("log")
@@ -54,7 +41,3 @@ def logarithmic(ax: Axes, which: str, ticks: Sequence[float] = (1, 2, 5)) -> Non
     axis.set_major_locator(LogLocator(subs=ticks))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
-
-
-def colour(optimizer: str) -> str:
-    return COLOURS.get(optimizer, "#8a6fb0")

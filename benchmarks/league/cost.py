@@ -36,7 +36,7 @@ PLAIN_RATE = 1e-4
 WIDE_CELL, WIDTH = "digits-mlp", 8192
 """The net of that cell, this wide: 270 MB of parameters, next to which data, activations and code are little."""
 WIDE_STEPS = 24
-"""The first ten of them are measured."""
+"""The peak is searched in the first of them."""
 
 
 def path(folder: Path) -> Path:
@@ -68,7 +68,7 @@ def seconds(run: Run) -> dict[str, Any]:
     cell = cells()[run.cell]
     for count in (BLOCK, cell.steps):
         tasks = [cell.build(run.seed) for _ in range(2)]
-        methods = [Scheduled(tasks[0], run.optimizer, PLAIN_RATE), Glyder(tasks[1], cell, run.optimizer)]
+        methods = [Scheduled(tasks[0], cell, run.optimizer, PLAIN_RATE), Glyder(tasks[1], cell, run.optimizer)]
         plain, ours = in_turn(cell, tasks, methods, count, BLOCK)
     return {"plain": sum(plain), "glyder": sum(ours)}
 
@@ -112,7 +112,7 @@ def train_wide(optimizer: str, with_glyder: bool) -> int:
     model, x, y = wide(), torch.randn(32, 64), torch.randint(10, (32,))
     made = optimizers.make(optimizer, model, PLAIN_RATE)
     if with_glyder:
-        glyder.GlyderLR(made, model, total_steps=WIDE_STEPS)
+        glyder.GlyderLR(made, total_steps=WIDE_STEPS)
     for _ in range(WIDE_STEPS):
         nn.functional.cross_entropy(model(x), y).backward()
         for each in made:

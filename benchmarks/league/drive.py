@@ -84,5 +84,4 @@ class _Driver:
 
 
 def _score(record: dict[str, Any]) -> str:
-    found = record["validation"]["loss"] if "validation" in record else record.get("rate")
-    return "done" if found is None else f"{found:.4g}"
+    return f"{record['validation']['loss']:.4g}" if "validation" in record else "done"

@@ -39,13 +39,13 @@ def missing(stage: Stage) -> list[Run]:
 
 
 def pace(suite: Suite) -> dict[str, float]:
-    """Seconds an update by cell, from the committed lines and what was run here; of any cell as ``""``."""
-    took: dict[str, list[float]] = {}
+    """Least seconds an update by cell, of runs that went to their end, from the committed lines and what was run here;
+    the mean over cells as ``""``."""
+    took: dict[str, float] = {}
     for r in (Store(RESULTS / RUNS).records | suite.store.records).values():
-        if r.get("seconds"):
-            for name in (r["cell"], ""):
-                took.setdefault(name, []).append(r["seconds"] / r["steps"])
-    return {name: sum(times) / len(times) for name, times in took.items()}
+        if r.get("seconds") and r.get("worst") is not None:
+            took[r["cell"]] = min(took.get(r["cell"], math.inf), r["seconds"] / r["steps"])
+    return {**took, "": sum(took.values()) / len(took)} if took else {}
 
 
 def dry_run(suite: Suite) -> str:

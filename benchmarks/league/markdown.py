@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
@@ -17,14 +16,7 @@ def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def ranged(entry: dict[str, Any], digits: int = 3) -> str:
+def ranged(value: float, interval: Sequence[float], digits: int = 3) -> str:
     """A value and its interval."""
-    low, high = entry["interval"]
-    return f"{number(entry['value'], digits)} [{number(low, digits)}, {number(high, digits)}]"
-
-
-def worth_runs(worth: dict[str, Any]) -> str:
-    """How many tuned runs one of glyder is worth, and its interval."""
-    counts = (worth["runs"], *worth["interval"])
-    value, *ends = (str(k) if k <= worth["most"] else f"more than {worth['most']}" for k in counts)
-    return f"{value} [{', '.join(ends)}]"
+    low, high = interval
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

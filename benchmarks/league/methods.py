@@ -1,4 +1,4 @@
-"""Who sets the learning rate: a tuned schedule, glyder, its other rules (``family.py``) or a rival (``rivals.py``).
+"""Who sets the learning rate: a tuned schedule, glyder, or a rival (``rivals.py``).
 
 A method is made once for a run and then called once an update, when the gradients are there. ``finish`` gives the
 model to score, which for methods that average is not the one that was trained.
@@ -7,8 +7,9 @@ model to score, which for methods that average is not the one that was trained.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Collection
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -34,12 +35,12 @@ class Method(Protocol):
     def cost(self) -> tuple[float, int]:
         """Extra forward passes (a backward counts as two) and copies of the parameters."""
 
+    def told(self) -> dict[str, Any]:
+        """What else the line of the run is to hold."""
+
 
 class Scheduled:
     """Any of the league's optimizers under one torch scheduler for each."""
-
-    module: ClassVar[str] = ""
-    """The module of glyder that sets the rates, if one does: with what it imports, it decides what a run is."""
 
     def __init__(self, task: Task, cell: Cell, optimizer: str, lr: float) -> None:
         self.model = task.model
@@ -63,9 +64,12 @@ class Scheduled:
     def cost(self) -> tuple[float, int]:
         return 0.0, 0
 
+    def told(self) -> dict[str, Any]:
+        return {}
+
 
 def warmup_steps(kind: str, steps: int) -> int:
-    """Updates of warm-up: ``"none"``, ``"5%"`` of the run, or ``"glyder"``, as long as glyder's."""
+    """Updates of warm-up: ``"none"``, ``"5%"`` of the run, or ``"glyder"``: a quarter of it, 100 at most."""
     return {"none": 0, "5%": max(1, round(0.05 * steps)), "glyder": window(steps)}[kind]
 
 
@@ -73,7 +77,7 @@ class Tuned(Scheduled):
     """A schedule with a given peak: what is tuned."""
 
     def __init__(
-        self, task: Task, cell: Cell, optimizer: str, peak: float, anneal: str = "cosine", warmup: str = "5%"
+        self, task: Task, cell: Cell, optimizer: str, peak: float, anneal: str = "linear", warmup: str = "5%"
     ) -> None:
         super().__init__(task, cell, optimizer, peak)
         warm = warmup_steps(warmup, cell.steps)
@@ -81,43 +85,20 @@ class Tuned(Scheduled):
 
 
 class Glyder(Scheduled):
-    """GlyderLR with no learning rate given.
+    """GlyderLR with no learning rate given; ``start`` is what the optimizer is made with."""
 
-    ``start`` is what the optimizer is made with; without ``horizon`` the length of the run is not told.
-    """
-
-    module = "glyder_lr"
-
-    def __init__(
-        self, task: Task, cell: Cell, optimizer: str, start: float = 1e-3, horizon: bool = True, **options: Any
-    ) -> None:
+    def __init__(self, task: Task, cell: Cell, optimizer: str, start: float = 1e-3) -> None:
         super().__init__(task, cell, optimizer, start)
-        self.scheduler = self.scheduled(task, cell, total_steps=cell.steps if horizon else None, **options)
+        self.scheduler = glyder.GlyderLR(self.optimizers[0], total_steps=cell.steps)
         self.schedulers = [self.scheduler]
-
-    @property
-    def made(self) -> Any:
-        """The optimizer, or the list of them."""
-        return self.optimizers if len(self.optimizers) > 1 else self.optimizers[0]
-
-    def scheduled(self, task: Task, cell: Cell, **options: Any) -> Any:
-        return glyder.GlyderLR(self.made, **options)
 
     def cost(self) -> tuple[float, int]:
         return self.scheduler.cost
 
-
-class Followed(Glyder):
-    """GLyDER as published: the locally optimal rate followed to the end, without annealing."""
-
-    module = "local_optimum"
-
-    def __init__(self, task: Task, cell: Cell, optimizer: str, scale: float) -> None:
-        super().__init__(task, cell, optimizer, scale=scale, refresh="always", anneal=None)
-
-    def scheduled(self, task: Task, cell: Cell, **options: Any) -> Any:
-        loss = {"loss": "squared_error"} if cell.squared else {}
-        return glyder.LocalOptimumLR(self.made, task.model, **loss, **options)
+    def told(self) -> dict[str, Any]:
+        """The peak, None where none was found."""
+        peak = self.scheduler.peak_lr
+        return {"peak": peak if math.isfinite(peak) else None}
 
 
 Maker = Callable[..., Method]
@@ -126,15 +107,6 @@ Maker = Callable[..., Method]
 @functools.cache
 def makers() -> dict[str, Maker]:
     """Every method by name: ``make(task, cell, optimizer, **options)``."""
-    from benchmarks.league import ablations, family, rivals
+    from benchmarks.league import rivals
 
-    return {
-        "glyder-ablated": ablations.Ablated,
-        "tuned": Tuned,
-        "fixed": Tuned,
-        "plain": functools.partial(Tuned, anneal="constant", warmup="none"),
-        "glyder": Glyder,
-        "followed": Followed,
-        **family.FAMILY,
-        **rivals.RIVALS,
-    }
+    return {"tuned": Tuned, "fixed": Tuned, "glyder": Glyder, **rivals.RIVALS}

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.league import optimizers
+from benchmarks.league import optimizers, rivals
 from benchmarks.league.resample import geometric
 from benchmarks.league.store import Store
 from benchmarks.league.train import FRESH_SEEDS, TUNING_SEEDS, Run
-from benchmarks.league.tuning import Peak, Study, around, loss_of, middle, peak, run_at, search, tune
+from benchmarks.league.tuning import Study, around, loss_of, middle, peak, run_at, search, tune
 from benchmarks.league.workload import Cell, cells
 
-RIVAL_SEEDS = FRESH_SEEDS[:3]
-SHAPES = ("constant", "rsqrt", "wsd")
-FOLLOWED = ({"scale": 0.5}, {"scale": 1.0}, {"scale": 2.0})
-"""GLyDER as published: the locally optimal rate times sigma to the end, without annealing."""
+PEAKS = {"peak 3e-4": 3e-4, "peak 1e-3": 1e-3}
+"""What AdamW is run with where nothing is tuned."""
+BESIDE = ("cosine", *PEAKS, "prodigy", "schedulefree")
+"""What stands beside the tuned schedule and glyder, with AdamW."""
+BEST = "best fixed peak"
+"""And with every optimizer."""
+STARTS = (1e-9, 1e-3, 10.0)
+"""Rates that the optimizer is made with."""
 
 
 def compare(cell: Cell, optimizer: str, store: Store) -> Study:
@@ -29,48 +33,72 @@ def compare(cell: Cell, optimizer: str, store: Store) -> Study:
     return found
 
 
-def best_of(
-    cell: Cell, optimizer: str, method: str, recipes: Sequence[dict[str, Any]], store: Store, seeds: Sequence[int]
-) -> Study:
-    """Choose among recipes on the first of seeds A, then run the better one on ``seeds``."""
-    first = [Run(cell.name, optimizer, method, TUNING_SEEDS[0], options) for options in recipes]
-    yield first
-    better = min(first, key=lambda run: loss_of(store[run]))
-    yield [Run(cell.name, optimizer, method, seed, better.options) for seed in seeds]
-    return better.options
+def beside(name: str, cell: Cell, store: Store) -> Study:
+    """The study of one of ``BESIDE``; returns its runs on seeds B."""
+    if name == "cosine":
+        return cosine(cell, "AdamW", store)
+    if name in PEAKS:
+        return fixed(cell, "AdamW", PEAKS[name])
+    return best_of(cell, "AdamW", name, [{"recipe": recipe} for recipe in rivals.HORIZON[name]], store)
 
 
-def shapes(cell: Cell, optimizer: str, store: Store, anneals: Sequence[str] = SHAPES) -> Study:
-    """Other schedules, the best of each on fresh seeds."""
+def cosine(cell: Cell, optimizer: str, store: Store) -> Study:
+    """A cosine behind the tuned warm-up: of the three peaks around the tuned one, and more while the best is at the
+    edge, that which is best on the first of seeds A runs on seeds B."""
     found = yield from tune(cell, optimizer, store)
-    for anneal in anneals:
-        yield from shape(cell, optimizer, found, anneal, store)
-
-
-def shape(cell: Cell, optimizer: str, found: Peak, anneal: str, store: Store) -> Study:
-    """Tune the peak of another schedule behind the warm-up of the tuned one: the three around its own on the first of
-    seeds A, more while the best is at the edge."""
 
     def run(half: int, seed: int) -> Run:
-        options = {"peak": peak(half), "warmup": found.warmup, "anneal": anneal}
+        options = {"peak": peak(half), "warmup": found.warmup, "anneal": "cosine"}
         return Run(cell.name, optimizer, "tuned", seed, options)
 
     def first(half: int) -> list[Run]:
         return [run(half, TUNING_SEEDS[0])]
 
     _, best = yield from search(around(found.half), middle(cell, optimizer), first, store)
-    yield [run(best, seed) for seed in RIVAL_SEEDS]
+    chosen = [run(best, seed) for seed in FRESH_SEEDS]
+    yield chosen
+    return chosen
 
 
-def fixed_peaks(store: Store) -> dict[str, float]:
+def best_of(
+    cell: Cell,
+    optimizer: str,
+    method: str,
+    recipes: Sequence[dict[str, Any]],
+    store: Store,
+    seeds: Sequence[int] = FRESH_SEEDS,
+) -> Study:
+    """Choose among recipes on the first of seeds A, then run the better one on ``seeds``; returns these runs."""
+    first = [Run(cell.name, optimizer, method, TUNING_SEEDS[0], options) for options in recipes]
+    yield first
+    better = min(first, key=lambda run: loss_of(store[run]))
+    chosen = [Run(cell.name, optimizer, method, seed, better.options) for seed in seeds]
+    yield chosen
+    return chosen
+
+
+def fixed(cell: Cell, optimizer: str, rate: float) -> Study:
+    """A peak that is not the cell's own, with 5 % of warm-up and a linear decay, on seeds B; returns the runs."""
+    runs = [Run(cell.name, optimizer, "fixed", seed, {"peak": rate}) for seed in FRESH_SEEDS]
+    yield runs
+    return runs
+
+
+def starts(cell: Cell, optimizer: str) -> Study:
+    """glyder from every starting rate, on seeds B."""
+    yield [Run(cell.name, optimizer, "glyder", seed, {"start": start}) for start in STARTS for seed in FRESH_SEEDS]
+
+
+def fixed_peaks(store: Store, known: Mapping[str, Cell] | None = None) -> dict[str, float]:
     """One peak for each optimizer: the half-decade whose loss over the tuned one is least on the geometric mean.
 
     From the first grids of all development cells, 5 % warm-up; a peak outside of a cell's grid counts as its edge. None
     for an optimizer that some cell is not tuned with yet: a choice from fewer cells would be another one.
     """
     found = {}
-    development = [cell for cell in chosen("full") if not cell.missing()]
-    for optimizer in optimizers.MAIN:
+    known = cells() if known is None else known
+    development = [cell for cell in known.values() if cell.group == "development"]
+    for optimizer in optimizers.MAKERS:
         grids = [_grid(cell, optimizer, store) for cell in development if optimizer in cell.optimizers]
         if grids and all(grids):
             worse = {
@@ -91,19 +119,6 @@ def _grid(cell: Cell, optimizer: str, store: Store) -> dict[int, float]:
             record = store[run]
             found[half] = min(loss_of(record), record["initial"])
     return found
-
-
-def fixed(cell: Cell, optimizer: str, rate: float) -> Study:
-    """The one peak of the optimizer with warm-up and a cosine, and with glyder's linear decay, on fresh seeds."""
-    decays: tuple[dict[str, Any], ...] = {}, {"anneal": "linear"}
-    yield [
-        Run(cell.name, optimizer, "fixed", seed, {"peak": rate, **decay}) for decay in decays for seed in FRESH_SEEDS
-    ]
-
-
-def variants(cell: Cell, optimizer: str, method: str, recipes: Sequence[dict[str, Any]]) -> Study:
-    """Every recipe on fresh seeds."""
-    yield [Run(cell.name, optimizer, method, seed, options) for options in recipes for seed in RIVAL_SEEDS]
 
 
 def chosen(suite: str, names: Sequence[str] = (), final: bool = False) -> list[Cell]:

@@ -1,134 +1,165 @@
-"""The scale's own measure: how far from the tuned peak glyder settles, in decades, without training to the end.
+"""How far from the tuned peak glyder settles, in decades, and what else tells of that peak before a run is trained.
 
-It takes a window of updates a cell once the peak is tuned, so it is the tool to develop the estimator with; whole runs
-confirm. Constants that a rival predictor needs are fitted with the workload left out.
+It takes a search and four ramps a cell and seed, so it is the tool to develop a search with; whole runs confirm.
+Constants are fitted for each optimizer, with the family of the cell left out.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from benchmarks.league.markdown import table
-from benchmarks.league.methods import Glyder, warmup_steps
+from benchmarks.league.markdown import number, table
+from benchmarks.league.methods import Glyder
+from benchmarks.league.ramp import climb, witnesses
 from benchmarks.league.store import Store
 from benchmarks.league.train import TUNING_SEEDS, Run, recorded, updates
 from benchmarks.league.tuning import Peak, Study
 from benchmarks.league.workload import Cell, cells
-from glyder import _core
 
-METHOD = "glyder-scale"
+SEARCH, RAMP = "glyder-search", "ramp"
 SEEDS = TUNING_SEEDS[:2]
-OURS, FIXED = "glyder", "one fixed peak per optimizer"
+PACES = (1.07, 1.2)
+OURS = "glyder's peak"
+BEST = 3
+"""Lines of two and of three witnesses that are told, of all that there are."""
+ABOUT = """\
+Root mean square, in decades, of the errors against the tuned peak over the development cells: of a rate as it is, with
+one fitted constant, and of straight lines of two and three of them, the three best of all. What is fitted is fitted
+with the family of the cell left out. All but glyder's peak are read from ramps, whose rate rises by 1.07 or 1.2 an
+update."""
 
 Name = tuple[str, str]
 """A cell and an optimizer."""
 
 
-def best_log_peak(peak: Peak) -> float:
-    """log10 of the peak of least loss: the vertex of the parabola through the best half-decade and its neighbours."""
-    low, mid, high = (peak.losses.get(peak.half + k, math.inf) for k in (-1, 0, 1))
-    if not (math.isfinite(low) and math.isfinite(high)) or low + high <= 2 * mid:
-        return peak.half / 2
-    return peak.half / 2 + 0.5 * max(-0.5, min(0.5, (low - high) / (2 * (low + high - 2 * mid))))
+def path(folder: Path) -> Path:
+    return folder / "scale.jsonl"
 
 
-def settled(run: Run) -> dict[str, Any]:
-    """The scale that glyder settles on in its window, and the locally optimal rate over that window."""
-    cell = cells()[run.cell]
-    task = cell.build(run.seed)
-    torch.manual_seed(run.seed + 20_000)
-    method = Glyder(task, cell, run.optimizer, **run.options)
-    window = warmup_steps("glyder", cell.steps) + 1
-    deque(itertools.islice(updates(task, cell, method), window), maxlen=0)
-    history = method.scheduler.history
-    bases = history["base"][np.isfinite(history["base"])]  # not the rate itself: after a brake it is on its way there
-    return {"rate": float(bases[-1]) if len(bases) else None, "optimal": optimal(history)}
-
-
-def optimal(history: np.ndarray) -> float | None:
-    """The locally optimal rate over all measurements, by the rule itself; None where it has none."""
-    rule, rate = _core.Rule("glyder", sigma=1.0), None
-    for row in history[np.isfinite(history["curvature"])]:
-        seen = {"slope": row["slope"], "curvature": row["curvature"], "dd": row["displacement"] ** 2, "lr": row["lr"]}
-        found, action, _ = rule.update(**seen, behind=0.0, young=1.0)  # measured at x_t
-        rate = found if action == "keep" else None
-    return rate
+def study(cell: Cell, optimizer: str) -> Study:
+    """Ask for the runs of a cell."""
+    searches = [Run(cell.name, optimizer, SEARCH, seed) for seed in SEEDS]
+    yield searches + [Run(cell.name, optimizer, RAMP, seed, {"pace": pace}) for pace in PACES for seed in SEEDS]
 
 
 def execute(run: Run) -> dict[str, Any]:
-    """As ``train.execute``, for :func:`settled`."""
-    return recorded(run, settled)
+    """As ``train.execute``, for both."""
+    return recorded(run, {SEARCH: settled, RAMP: climbed}[run.method])
 
 
-def study(cell: Cell, optimizer: str, **options: Any) -> Study:
-    """Ask for the runs of a cell."""
-    yield [Run(cell.name, optimizer, METHOD, seed, options) for seed in SEEDS]
+def settled(run: Run) -> dict[str, Any]:
+    """log10 of the peak that glyder settles on; None if it finds none."""
+    cell = cells()[run.cell]
+    task = cell.build(run.seed)
+    torch.manual_seed(run.seed + 20_000)
+    method = Glyder(task, cell, run.optimizer)
+    for _ in updates(task, cell, method):
+        if method.told()["peak"] is not None:
+            return {"found": {OURS: math.log10(method.told()["peak"])}}
+    return {"found": {}}
 
 
-def found(store: Store, recipe: str, options: Mapping[str, Any]) -> dict[Name, tuple[float, float]]:
-    """log10 of the settled and of the locally optimal rate, means over seeds, of what is in the store."""
-    runs: dict[Name, list[dict[str, Any]]] = {}
+def climbed(run: Run) -> dict[str, Any]:
+    """The witnesses of a ramp."""
+    cell, pace = cells()[run.cell], run.options["pace"]
+    told = witnesses(climb(cell, run.optimizer, run.seed, pace), cell.steps)
+    return {"found": {name: round(float(value), 4) for name, value in told.items() if math.isfinite(value)}}
+
+
+def found(store: Store, recipe: str) -> dict[str, dict[Name, float]]:
+    """By predictor and pair log10 of the rate, means over seeds; of searches those of one recipe."""
+    values: dict[str, dict[Name, list[float]]] = {}
     for r in store.records.values():
-        if r["recipe"] == recipe and r["options"] == options:
-            runs.setdefault((r["cell"], r["optimizer"]), []).append(r)
-
-    def mean(rates: list[float | None]) -> float:
-        logs = [math.log10(rate) for rate in rates if rate]
-        return sum(logs) / len(logs) if logs else math.nan
-
-    return {name: (mean([r["rate"] for r in rs]), mean([r["optimal"] for r in rs])) for name, rs in runs.items()}
+        if r["method"] == RAMP or r["recipe"] == recipe:
+            pace = f", {r['options']['pace']:g}" if r["method"] == RAMP else ""
+            for name, value in r["found"].items():
+                values.setdefault(name + pace, {}).setdefault((r["cell"], r["optimizer"]), []).append(value)
+    return {name: {key: float(np.mean(v)) for key, v in by_pair.items()} for name, by_pair in values.items()}
 
 
-def left_out(values: Mapping[Name, float], cluster: Mapping[Name, str], group: Mapping[Name, str]) -> dict[Name, float]:
-    """For each key the mean over the same group without the key's cluster."""
-    made = {}
-    for key in values:
-        rest = [v for k, v in values.items() if cluster[k] != cluster[key] and group[k] == group[key]]
-        made[key] = float(np.nanmean(rest)) if np.isfinite(rest).any() else math.nan
-    return made
+def left_out(x: np.ndarray, y: np.ndarray, families: Sequence[str]) -> np.ndarray:
+    """Errors of least squares of y [n] on a constant and x [n, k], each family predicted from the others."""
+    design, errors = np.column_stack((np.ones(len(y)), x)), np.full(len(y), math.nan)
+    for family in dict.fromkeys(families):
+        inside = np.array([f == family for f in families])
+        if not inside.all():
+            fitted = np.linalg.lstsq(design[~inside], y[~inside], rcond=None)[0]
+            errors[inside] = design[inside] @ fitted - y[inside]
+    return errors
 
 
-def errors(
-    tuned: Mapping[Name, float], seen: Mapping[Name, tuple[float, float]], cluster: Mapping[Name, str]
-) -> dict[str, dict[Name, float]]:
-    """Errors in decades of every predictor, where both the tuned peak and the settled rate are known."""
-    tuned = {key: value for key, value in tuned.items() if key in seen}
-    one, by_optimizer = dict.fromkeys(tuned, ""), {key: key[1] for key in tuned}
-    optimal = {key: seen[key][1] for key in tuned}
-    offset = left_out({key: tuned[key] - optimal[key] for key in tuned}, cluster, one)
-    constant, fixed = left_out(tuned, cluster, one), left_out(tuned, cluster, by_optimizer)
-    return {
-        OURS: {key: seen[key][0] - tuned[key] for key in tuned},
-        "locally optimal rate x constant": {key: optimal[key] + offset[key] - tuned[key] for key in tuned},
-        FIXED: {key: fixed[key] - tuned[key] for key in tuned},
-        "one constant for all": {key: constant[key] - tuned[key] for key in tuned},
-    }
+class Row(NamedTuple):
+    """A predictor with an optimizer: root mean squares in decades."""
+
+    optimizer: str
+    name: str
+    pairs: int
+    plain: float | None
+    fitted: float | None
 
 
-def summary(of: Mapping[str, Mapping[Name, float]]) -> dict[str, dict[str, Any]]:
-    """rms, worst and where that is, per predictor that has any finite error."""
-    made = {}
-    for name, by_cell in of.items():
-        values = {key: value for key, value in by_cell.items() if math.isfinite(value)}
-        if values:
-            worst = max(values, key=lambda key: abs(values[key]))
-            rms = math.sqrt(sum(v * v for v in values.values()) / len(values))
-            made[name] = {"rms": rms, "worst": values[worst], "where": " ".join(worst), "pairs": len(values)}
-    return made
+def rms(errors: np.ndarray) -> float | None:
+    value = float(np.sqrt(np.mean(errors**2))) if len(errors) else math.nan
+    return value if math.isfinite(value) else None
 
 
-def render(of: Mapping[str, Mapping[str, Any]]) -> str:
-    lines = ([n, f"{s['rms']:.2f}", f"{s['worst']:+.2f}", s["where"], str(s["pairs"])] for n, s in of.items())
-    return table(["predictor", "rms (decades)", "worst", "where", "pairs"], lines)
+def summary(
+    peaks: Mapping[Name, Peak], seen: Mapping[str, Mapping[Name, float]], known: Mapping[str, Cell]
+) -> list[Row]:
+    """Every predictor, and the best lines of several of a pace; of the development cells."""
+    tuned = {n: p.decades for n, p in peaks.items() if n[0] in known and known[n[0]].group == "development"}
+    rows: list[Row] = []
+    for optimizer in dict.fromkeys(o for _, o in tuned):
+        of = {name: value for name, value in tuned.items() if name[1] == optimizer}
+        families = {name: known[name[0]].workload for name in of}
+        there = {name: values for name, values in seen.items() if values.keys() & of.keys()}
+        if not there:
+            continue
+        rows.append(_line(optimizer, "one constant", of, [], families))
+        for name, values in there.items():
+            rows.append(_single(optimizer, name, of, values, families))
+        for pace, size in itertools.product(PACES, (2, 3)):
+            of_pace = f", {pace:g}"
+            ramp = {name.removesuffix(of_pace): x for name, x in there.items() if name.endswith(of_pace)}
+            lines = [
+                _line(optimizer, " + ".join(names) + of_pace, of, [ramp[n] for n in names], families)
+                for names in itertools.combinations(ramp, size)
+            ]
+            rows += sorted((r for r in lines if r.fitted is not None), key=lambda r: r.fitted or 0)[:BEST]
+    return rows
 
 
-def path(folder: Path) -> Path:
-    return folder / "scale.jsonl"
+def _shared(of: Mapping[Name, float], values: Sequence[Mapping[Name, float]]) -> list[Name]:
+    return [name for name in of if all(name in v for v in values)]
+
+
+def _line(
+    optimizer: str, name: str, of: Mapping[Name, float], x: Sequence[Mapping[Name, float]], families: Mapping[Name, str]
+) -> Row:
+    """A straight line of several witnesses."""
+    names = _shared(of, x)
+    columns = np.array([[values[n] for values in x] for n in names]).reshape(len(names), len(x))
+    errors = left_out(columns, np.array([of[n] for n in names]), [families[n] for n in names])
+    return Row(optimizer, name, len(names), None, rms(errors))
+
+
+def _single(
+    optimizer: str, name: str, of: Mapping[Name, float], values: Mapping[Name, float], families: Mapping[Name, str]
+) -> Row:
+    """A predictor as it is, and times a constant."""
+    names = _shared(of, [values])
+    errors = np.array([values[n] - of[n] for n in names])
+    fitted = left_out(np.empty((len(names), 0)), -errors, [families[n] for n in names])
+    return Row(optimizer, name, len(names), rms(errors), rms(fitted))
+
+
+def render(rows: Iterable[Row]) -> str:
+    head = ["predictor", "optimizer", "pairs", "as it is", "fitted"]
+    return table(head, ([r.name, r.optimizer, str(r.pairs), number(r.plain, 2), number(r.fitted, 2)] for r in rows))

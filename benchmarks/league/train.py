@@ -49,26 +49,23 @@ class Run:
 
     @functools.cached_property
     def key(self) -> str:
-        """What makes two runs the same run; of a scheduler of glyder, the sources that decide its rates too."""
+        """What makes two runs the same run; where GlyderLR sets the rates, the sources that decide them too."""
         parts: list[Any] = [self.cell, self.optimizer, self.method, self.seed, self.options]
-        of = module(self.method)
-        return json.dumps([*parts, recipe(of)] if of else parts, sort_keys=True)
+        return json.dumps([*parts, recipe()] if ours(self.method) else parts, sort_keys=True)
+
+
+def ours(method: str) -> bool:
+    """Whether GlyderLR sets the rates."""
+    return method.split("-")[0] in ("glyder", "refit")
 
 
 @functools.cache
-def module(method: str) -> str:
-    """The module of glyder that sets its rates, empty if none does; what measures GlyderLR is no method."""
-    return "glyder_lr" if method.startswith("glyder") else getattr(makers().get(method), "module", "")
-
-
-@functools.cache
-def recipe(module: str = "glyder_lr") -> str:
-    """A short hash of the code that decides what a scheduler does; its comments and docstrings play no part."""
-    package = Path(glyder.__file__).parent
-    code = [bare(path.read_text(encoding="utf-8")) for path in reached(package, module)]
-    names = {"schedule", *re.findall(r"(?:Rule\(|\bRULE = )['\"](\w+)['\"]", "".join(code))}
-    folder = Path(__file__).parents[2] / "csrc" / "rules"
-    rules = [path for name in sorted(names) for path in (folder / f"{name}.c", *sorted(folder.glob(f"{name}_*.h")))]
+def recipe() -> str:
+    """A short hash of the code that decides what GlyderLR does; its comments and docstrings play no part."""
+    code = [bare(path.read_text(encoding="utf-8")) for path in reached(Path(glyder.__file__).parent, "glyder_lr")]
+    names = sorted({"schedule", *re.findall(r"Rule\(['\"](\w+)['\"]", "".join(code))})
+    folder = Path(__file__).parents[2] / "csrc"
+    rules = [folder / "gl_tensorwise.c", folder / "rules" / "peak.h", *(folder / "rules" / f"{n}.c" for n in names)]
     code += [re.sub(r"/\*.*?\*/|\s+", " ", path.read_text(encoding="utf-8"), flags=re.DOTALL) for path in rules]
     return hashlib.sha256("".join(code).encode()).hexdigest()[:10]
 
@@ -119,7 +116,7 @@ def recorded(run: Run, does: Callable[[Run], dict[str, Any]]) -> dict[str, Any]:
     """The line of a run: what it is, where it ran, and what ``does``, on one thread, makes of it."""
     line = {
         "key": run.key, "cell": run.cell, "optimizer": run.optimizer, "method": run.method, "seed": run.seed,
-        "options": run.options, "steps": cells()[run.cell].steps, "recipe": recipe(module(run.method) or "glyder_lr"),
+        "options": run.options, "steps": cells()[run.cell].steps, "recipe": recipe(),
         "environment": environment(),
     }  # fmt: skip
     threads = torch.get_num_threads()
@@ -184,5 +181,5 @@ def _train(run: Run) -> dict[str, Any]:
     return scores | {
         "diverged": not (final <= GONE * initial), "initial": initial, "worst": peak if finite else None,
         "seconds": round(seconds, 3), "forwards": forwards, "copies": copies,
-        **({"losses": losses, "rates": rates} if run.seed == FRESH_SEEDS[0] else {}),
+        **method.told(), **({"losses": losses, "rates": rates} if run.seed == FRESH_SEEDS[0] else {}),
     }  # fmt: skip

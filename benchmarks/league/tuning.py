@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.league import optimizers
 from benchmarks.league.store import Store
 from benchmarks.league.train import TUNING_SEEDS, Run
 from benchmarks.league.workload import Cell
@@ -60,6 +59,16 @@ class Peak:
         return peak(self.half)
 
     @property
+    def decades(self) -> float:
+        """log10 of the peak of least loss: the vertex of the parabola through the best half-decade and its neighbours,
+        at most a quarter of a decade from it; the half-decade itself where a neighbour diverged."""
+        low, mid, high = (self.losses.get(self.half + k, math.inf) for k in (-1, 0, 1))
+        bend = low + high - 2 * mid
+        if not (math.isfinite(bend) and bend > 0):
+            return self.half / 2
+        return self.half / 2 + 0.5 * max(-0.5, min(0.5, (low - high) / (2 * bend)))
+
+    @property
     def options(self) -> dict[str, Any]:
         return {"peak": self.rate, "warmup": self.warmup, "anneal": "linear"}
 
@@ -71,8 +80,7 @@ def peak(half: int) -> float:
 
 def middle(cell: Cell, optimizer: str) -> int:
     """The half-decade in the middle of the first grid."""
-    known = cell.centre
-    return round(2 * (known[optimizer] if optimizer in known else known["AdamW"] + optimizers.CENTRES[optimizer]))
+    return round(2 * cell.centre[optimizer])
 
 
 def around(half: int) -> range:

@@ -58,6 +58,11 @@ class Cell:
     suites: tuple[str, ...] = ("full",)
     optimizers: tuple[str, ...] = ("SGD", "momentum", "AdamW")
 
+    @property
+    def group(self) -> str:
+        """``"development"``, or what keeps it out of that: ``"reserved"``, ``"apart"``."""
+        return "apart" if self.apart else "reserved" if self.reserved else "development"
+
     def missing(self) -> list[str]:
         """Data sets, and packages that carry some, that this cell needs and this machine lacks."""
         return [name for name in self.needs if not data.present(name)]

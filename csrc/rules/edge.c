@@ -5,7 +5,8 @@
  * can bear: the edge itself has to be met.  The rate rises by `pace` decades an update from h 10^-below, and
  *
  *   v_t   = exponential mean of log10 ||g_t|| over `memory` decades of the rate, bias-corrected
- *   edge  = the rate at which v_t is `grown` above the least v so far: gradients have grown threefold
+ *   edge  = the rate at which v_t is `grown` above the least v so far, gradients having grown threefold, or one is
+ *           tenfold: `sudden` above it
  *
  * What was learned on the way is given up: the caller goes back to where the search began.  What a run of given length
  * can bear is h, the rate at which it makes a random walk as long as its parameters (peak.h; r = ||d||^2/||x||^2 of the
@@ -34,6 +35,7 @@
     X(pace_total, 3, 0, INFINITY, GL_OPEN)                                                                             \
     X(memory, 0.3, 0, INFINITY, GL_OPEN)                                                                               \
     X(grown, 0.55, 0, INFINITY, GL_OPEN)                                                                               \
+    X(sudden, 1, 0, INFINITY, GL_OPEN)                                                                                 \
     X(gain, 0.32, 0, INFINITY, GL_OPEN)                                                                                \
     X(share, 0.5, 0, 1, GL_CLOSED)                                                                                     \
     X(apart, 2, 0, INFINITY, GL_CLOSED)
@@ -85,7 +87,7 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
         x->least = v;
         x->walk = gl_walk(x->relative / x->weight, s->energy); /* before gradients grow */
     }
-    over = v > x->least + c->grown;
+    over = v > x->least + c->grown || 0.5 * log10(s->gg) > x->least + c->sudden;
     if (!over && x->count <= c->longest)
         return gl_keep(s->lr * pow(10, pace), GL_REASON_rising);
     x->peak = c->sigma * gl_peak_between(c->gain, s->lr, x->walk, c->share, c->apart);

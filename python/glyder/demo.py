@@ -76,6 +76,7 @@ class Result:
     seconds: float
     forwards: float
     copies: int
+    peak: float
     losses: list[float]
     rates: list[float]
 
@@ -153,9 +154,9 @@ def train(run: Run) -> Result:
         losses.append(float(loss.detach()))
     seconds = time.perf_counter() - started
     forwards, copies = scheduler.cost if isinstance(scheduler, GlyderLR) else (0.0, 0)
-    return Result(
-        evaluate(model, parts["validation"]), evaluate(model, parts["test"]), seconds, forwards, copies, losses, rates
-    )
+    peak = scheduler.peak_lr if isinstance(scheduler, GlyderLR) else float(run.peak or 0)
+    found, kept = (evaluate(model, parts[part]) for part in ("validation", "test"))
+    return Result(found, kept, seconds, forwards, copies, peak, losses, rates)
 
 
 def grid(optimizer: str) -> list[float]:
@@ -238,7 +239,7 @@ def row(cell: tuple[str, str], results: dict[Run, Result], steps: int, peak: flo
         ratio_high=interval(ratios)[1],
         tuned_peak=peak,
         peak_inside=peak not in (grid(optimizer)[0], grid(optimizer)[-1]),
-        glyder_peak=float(np.median([max(r.rates) for r in ours])),
+        glyder_peak=float(np.median([r.peak for r in ours])),
         glyder_cost=steps + float(np.mean([r.forwards / 3 + r.copies * copy for r in ours])),
         tuned_cost=float(steps * len(HALF_DECADES)),
         glyder_seconds=float(np.mean([r.seconds for r in ours])),

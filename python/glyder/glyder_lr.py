@@ -373,9 +373,11 @@ class GlyderLR(Scheduler):
             "begun": self._begun,
             "rate": self._rate,
             "written_rate": self._written_rate,
+            "acting": self._acting,
             "stages": {name: rule.state for name, rule in self._stages.items()},
             "search": None if self._search is None else self._search.state(),
             "copies": self._copies,
+            "lost": self._lost,
             "said": sorted(self._said),
             "reasons": dict(self._reasons),
             "history": self._history.state(),
@@ -404,8 +406,8 @@ class GlyderLR(Scheduler):
             saved[key] for key in ("reference", "ratios", "written_ratios")
         )
         self._peak, self._found, self._begun = saved["peak"], saved["found"], saved["begun"]
-        self._floor, self._copies = saved["floor"], saved["copies"]
-        self._rate, self._written_rate = saved["rate"], saved["written_rate"]
+        self._floor, self._copies, self._lost = saved["floor"], saved["copies"], saved["lost"]
+        self._rate, self._written_rate, self._acting = saved["rate"], saved["written_rate"], saved["acting"]
         for name, rule in self._stages.items():
             rule.load(saved["stages"][name])
         if saved["search"] is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import glyder
 from benchmarks.family import classical, convex, convex_report
 from benchmarks.family.common import Trial
 from benchmarks.league import data
@@ -68,14 +70,16 @@ def test_nothing_lies_below_the_least_loss(problem: convex.Problem) -> None:
 
 @pytest.mark.parametrize("method", convex.METHODS)
 def test_a_run_of_each_method(problem: convex.Problem, method: str) -> None:
-    line = convex.train(Trial("convex", 1, {"data": "made", "method": method}))
+    short = pytest.warns(glyder.GlyderWarning, match="few updates") if "GlyderLR" in method else nullcontext()
+    with short:  # six updates leave none to use a peak in
+        line = convex.train(Trial("convex", 1, {"data": "made", "method": method}))
     assert len(line["losses"]) == 3
     assert len(line["rates"]) == 2
     assert line["updates"] == 6
     least_cost = 4 if method.startswith("SLS") else 3
     assert line["forwards"] >= least_cost * 6
     assert min(line["losses"]) >= problem.least - 1e-6  # lines hold six digits
-    if not method.endswith(("00", "no bound")):  # these throw the weights far off
+    if not method.endswith(("00", "no bound", "GlyderLR, Adam")):  # these throw the weights far off
         assert line["losses"][-1] < line["losses"][0]
     if method.startswith("SGD"):
         assert set(line["rates"]) == {float(method.removeprefix("SGD "))}

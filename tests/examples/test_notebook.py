@@ -16,7 +16,7 @@ def test_first_steps():
     text = "".join(
         output.get("text", "") for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs
     )
-    assert "Base learning rate" in text
+    assert "Peak learning rate" in text
     assert "times too low" in text
     pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
     assert pictures

@@ -155,6 +155,134 @@ def test_scale_takes_no_impossible_scalars(wrong: dict[str, float]) -> None:
         scale_of(wrong)
 
 
+WALK = {"relative": 4.0, "energy": 25.0}
+"""Steps of length 2 eta in a run that counts as 25 of them: h = 1/sqrt(4*25) = 1/10."""
+
+
+def test_peak_where_the_cosines_are_zero_from_the_start() -> None:
+    """The rate stays where it began, at h 10^-below, and is z."""
+    rule = _core.Rule("peak", updates=6, below=0.25, gain=3, share=0.5, sigma=2)
+    rate = rule.update(cosine=0.9, lr=1e-6, **WALK)[0]
+    assert rate == pytest.approx(0.1 * 10**-0.25, rel=1e-15)
+    for _ in range(5):
+        assert rule.update(cosine=0.0, lr=rate, **WALK) == (rate, "keep", "rising")
+    peak, _, reason = rule.update(cosine=0.0, lr=rate, **WALK)
+    assert reason == "found"
+    assert peak == pytest.approx(2 * 3 * math.sqrt(rate * 0.1), rel=1e-14)
+    assert rule.update(cosine=-1.0, lr=7.0, **WALK) == (peak, "keep", "kept"), "for good"
+
+
+@pytest.mark.parametrize("cosine", [1e-6, 0.01, 1.0])
+def test_peak_rises_by_the_pace_where_all_cosines_agree(cosine: float) -> None:
+    rule = _core.Rule("peak", updates=1000, pace=0.05)
+    rates = [rule.update(cosine=cosine, lr=1.0, **WALK)[0]]
+    for _ in range(30):
+        rates.append(rule.update(cosine=cosine, lr=rates[-1], **WALK)[0])
+    steps = [math.log10(b / a) for a, b in itertools.pairwise(rates)]
+    assert max(steps) == pytest.approx(0.05, rel=1e-12)
+    assert min(steps) > 0.04, "means of a few are as good as means of many"
+    # a change of sign turns the rate around within a few updates
+    for _ in range(6):
+        rates.append(rule.update(cosine=-cosine, lr=rates[-1], **WALK)[0])
+    assert rates[-1] < rates[-2]
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("zero", [0.01, 0.3, 3.0])
+def test_peak_finds_the_zero_of_noisy_cosines(seed: int, zero: float) -> None:
+    """The noise is a quarter of the signal a decade from the zero; a seventh of a decade is four times the scatter of
+    z."""
+    rng, rule = random.Random(seed), _core.Rule("peak", share=0, gain=1)
+    lr, reason = 1e-5, ""
+    while reason != "found":
+        cosine = 0.1 * math.tanh(math.log10(zero / lr)) + rng.gauss(0, 0.02)
+        lr, _, reason = rule.update(cosine=cosine, lr=lr, **WALK)
+    assert abs(math.log10(lr / zero)) < 1 / 7
+
+
+def test_peak_takes_a_length_of_almost_nothing_for_none() -> None:
+    """h at 1/10, and z three decades above: it counts as half a decade below. From zero there is no h at all."""
+    for apart, power in ((0.5, 0.5), (2.0, 2.0), (10.0, 3.0)):
+        rule = _core.Rule("peak", updates=1, apart=apart, share=0.4, gain=1)
+        rule.update(cosine=0, lr=1, **WALK)
+        assert rule.update(cosine=0, lr=100, **WALK)[0] == pytest.approx(100 * 10 ** (-0.4 * power), rel=1e-14)
+    rule = _core.Rule("peak", updates=1, longest=2, gain=1)
+    assert rule.update(cosine=0, lr=100, relative=0, energy=25) == (100, "keep", "rising")
+    assert rule.update(cosine=0, lr=100, relative=0, energy=25)[1:] == ("keep", "found")
+
+
+def edge_after(lengths: list[float], **config: float) -> tuple[float, float, str]:
+    """(peak, last rate, reason) for gradients of these lengths, from an update that sets the rate on."""
+    rule = _core.Rule("edge", **config)
+    rate, _, reason = rule.update(gg=1, lr=1, **WALK)
+    for length in lengths:
+        last = rate
+        rate, _, reason = rule.update(gg=length**2, lr=last, **WALK)
+        if reason != "rising":
+            break
+    return rate, last, reason
+
+
+def test_edge_where_gradients_jump() -> None:
+    """Elevenfold is seen at once, ninefold and a single one are let pass; the rate that made it is the edge."""
+    options = {
+        "gain": 3,
+        "share": 0.5,
+        "sigma": 2,
+        "below": 1,
+        "pace": 0.1,
+        "pace_total": 0.1,
+        "memory": 1,
+        "sudden": 1,
+    }
+    assert edge_after([1.0] * 10 + [9.0] + [1.0] * 90, **options)[2] == "no_edge"
+    peak, last, reason = edge_after([1.0] * 10 + [11.0], **options)
+    assert reason == "found"
+    # sums of ten steps of a tenth of a decade
+    assert last == pytest.approx(0.1 * 10**-1 * 10 ** (0.1 * 10), rel=1e-12)
+    assert peak == pytest.approx(2 * 3 * math.sqrt(last * 0.1), rel=1e-12)
+
+
+@pytest.mark.parametrize("trend", [0.7, 0.9, 1.0, 1.05])
+def test_edge_where_gradients_never_grow_enough(trend: float) -> None:
+    """Falling, level, or growing by less than `grown` decades over all updates: the search ends by itself."""
+    updates = 20
+    _, last, reason = edge_after([trend**t for t in range(100)], longest=updates, below=1, pace=0.1, pace_total=0.1)
+    assert reason == "no_edge"
+    assert last == pytest.approx(0.1 * 10**-1 * 10 ** (0.1 * (updates - 1)), rel=1e-12)
+
+
+def test_edge_is_not_met_by_noise() -> None:
+    """Lengths that scatter by a fifth: of a thousand searches none ends early."""
+    rng = random.Random(0)
+    ends = {edge_after([math.exp(rng.gauss(0, 0.2)) for _ in range(50)])[2] for _ in range(1000)}
+    assert ends == {"no_edge"}
+
+
+@pytest.mark.parametrize("name", ["peak", "edge"])
+@pytest.mark.parametrize(
+    "wrong", [{"relative": -1.0}, {"energy": 0.0}, {"energy": -1.0}, {"lr": 0.0}, {"lr": -1.0}], ids=str
+)
+def test_searches_take_no_impossible_scalars(name: str, wrong: dict[str, float]) -> None:
+    rule = _core.Rule(name)
+    stats = dict.fromkeys(rule.needs, 1.0) | wrong
+    before = rule.state
+    assert rule.update(**stats) == (0.0, "skip", "out_of_range")
+    assert rule.state == before
+
+
+@pytest.mark.parametrize("name", ["peak", "edge"])
+@pytest.mark.parametrize("size", [1e-300, 1e300])
+def test_searches_survive_rates_out_of_range(name: str, size: float) -> None:
+    """What would overflow or vanish is refused, and the state can be saved and loaded."""
+    rule, fresh = _core.Rule(name), _core.Rule(name)
+    for t in range(200):
+        stats = {"relative": 0.0, "lr": size, "energy": 1.0, "cosine": (-1.0) ** t, "gg": 1.0}
+        rate, action, _ = rule.update(**{need: stats[need] for need in rule.needs})
+        assert (action == "skip") == (rate == 0)
+        fresh.load(rule.state)
+
+
 def first(**stats: float) -> float:
     rate: float = _core.Rule("start").update(**{"dd": math.nan, "previous": math.nan, **stats})[0]
     return rate

@@ -362,6 +362,7 @@ def test_unknown_rule() -> None:
         ("edge", {"pace": 0.0}),
         ("edge", {"memory": 0.0}),
         ("edge", {"grown": 0.0}),
+        ("edge", {"sudden": 0.0}),
         ("edge", {"gain": 0.0}),
         ("edge", {"share": -0.5}),
         ("reset", {"gamma": 0.9}),

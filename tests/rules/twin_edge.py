@@ -31,7 +31,8 @@ class Edge:
             return s["lr"] if h is None else h / 10 ** self.c["below"], "keep", "rising"
         lengths = [self.mean([0.5 * math.log10(s["gg"]) for s in part]) for part in self.parts()]
         least = min(lengths)
-        over = lengths[-1] > least + self.c["grown"]
+        sudden = 0.5 * math.log10(s["gg"]) > least + self.c["sudden"]
+        over = lengths[-1] > least + self.c["grown"] or sudden
         if not over and len(self.seen) <= self.c["longest"]:
             return s["lr"] * 10**self.pace, "keep", "rising"
         relative = self.mean([s["relative"] for s in self.parts()[lengths.index(least)]])
@@ -78,9 +79,10 @@ CASES = [
         [
             {},
             {"grown": 0.2, "sigma": 3.0},
-            {"grown": 3.0, "share": 0.0, "below": 0.1},
-            {"longest": 500.0, "memory": 2.0, "grown": 0.3, "share": 1.0, "apart": 0.1},
-            {"longest": 12.5, "earliest": 5.5, "memory": 0.1, "grown": 1.2, "gain": 2.0},
+            {"grown": 3.0, "sudden": 3.0, "share": 0.0, "below": 0.1},
+            {"grown": 3.0, "sudden": 1.1},
+            {"longest": 500.0, "memory": 2.0, "grown": 0.3, "sudden": 1.4, "share": 1.0, "apart": 0.1},
+            {"longest": 12.5, "earliest": 5.5, "memory": 0.1, "grown": 1.2, "sudden": 5.0, "gain": 2.0},
             {"longest": math.inf, "pace": 0.01, "earliest": 40.0, "grown": 0.15},
             {"longest": 6.0, "earliest": 10.0, "pace_total": 0.1},
             {"longest": 1.0},
@@ -93,7 +95,7 @@ CASES = [
     Case(
         "edge",
         Edge,
-        [{"grown": 0.2}, {"grown": 3.0}],
+        [{"grown": 0.2}, {"grown": 3.0, "sudden": 3.0}],
         draw_without_length,
         {"rising", "found", "no_edge", "kept", "no_gradient"},
         LAWS,

@@ -125,9 +125,9 @@ def _searched_groups(kind: type[torch.optim.Optimizer], **options: Any) -> Run:
     return Run(model, [optimizer], glyder.GlyderLR(optimizer, total_steps=UPDATES, warmup=WINDOW))
 
 
-def _search_of_two() -> Run:
+def _search_of_two(second: type[torch.optim.Optimizer]) -> Run:
     model = mlp()
-    optimizers = [torch.optim.SGD(model[0].parameters(), momentum=0.9), torch.optim.AdamW(model[2].parameters())]
+    optimizers = [torch.optim.SGD(model[0].parameters(), momentum=0.9), second(model[2].parameters())]
     return Run(model, optimizers, glyder.GlyderLR(optimizers, total_steps=UPDATES, warmup=WINDOW))
 
 
@@ -154,7 +154,8 @@ SEARCHES: dict[str, Callable[[], Run]] = {
     "search without horizon": lambda: _search(_adamw, mlp(), total_steps=None, scale=0.5),
     "search groups": lambda: _searched_groups(torch.optim.AdamW),
     "search groups, momentum": lambda: _searched_groups(torch.optim.SGD, momentum=0.9),
-    "search two optimizers": _search_of_two,
+    "search two optimizers": lambda: _search_of_two(torch.optim.SGD),
+    "search mixed": lambda: _search_of_two(torch.optim.AdamW),
     "peak given": lambda: _search(_momentum, mlp(), peak_lr=0.05, anneal="cosine"),
 }
 """Of GlyderLR; all others are of LocalOptimumLR."""

@@ -236,11 +236,11 @@ def test_searched(cls: type, way: str, options: dict[str, Any]) -> None:
     _run(model, optimizer, way, TABLE[cls])
     assert math.isfinite(scheduler.peak_lr), "found in these updates"
     went_back = tuple(t for t in range(1, UPDATES) if same(recorder.after[t], start))
-    assert len(went_back) == (cls in (torch.optim.SGD, torch.optim.LBFGS))
+    assert len(went_back) == (cls is torch.optim.SGD)
     assert scheduler.updates == UPDATES - len(went_back)
     used = recorder.rates_at_entry if TABLE[cls].late else recorder.rates
     made = [rates[0] for t, rates in enumerate(used) if t not in went_back]
-    assert len(set(made)) >= UPDATES / 2
+    assert len(set(made)) > 4, "LBFGS soon meets its largest"
     assert scheduler.history["lr"].tolist() == pytest.approx([made[t] for t in scheduler.history["update"]], rel=1e-15)
     assert same(weights(model), _by_hand(start, cls, way, options, used, went_back)), "it does nothing else"
 

@@ -60,25 +60,26 @@ def test_an_update_that_is_not_finite_moves_nothing(name: str, kind: str, t: int
     counted = Counted(model)
     for u in range(t):
         counted.around(lambda u=u: step(u, "good"))
-    held = weights(model), state_of(optimizer)
     with pytest.warns(glyder.GlyderWarning, match="not a number: the update is skipped") as said:
-        for u in range(3):
-            step(t + u, kind)
+        for u in range(t, t + 6, 2):
+            held = weights(model), state_of(optimizer)
+            step(u, kind)
             grads = [p.grad for p in model.parameters()]
             assert not all(torch.isfinite(g).all() for g in grads), "the gradients are as the user left them"
+            assert same(weights(model), held[0])
+            if name != "lbfgs":  # it counts its own calls in its state
+                assert same(state_of(optimizer), held[1])
+            counted.around(lambda u=u: step(u + 1, "good"))
     assert len([w for w in said if issubclass(w.category, glyder.GlyderWarning)]) == 1
-    assert same(weights(model), held[0])
-    if name != "lbfgs":  # it counts its own calls in its state
-        assert same(state_of(optimizer), held[1])
-    assert (scheduler.skipped, scheduler.updates, scheduler.reasons["not_finite"]) == (3, counted.updates, 3)
-    for u in range(t + 3, t + 8):
+    assert (scheduler.skipped, scheduler.reasons["not_finite"]) == (3, 3)
+    for u in range(t + 6, t + 10):
         counted.around(lambda u=u: step(u, "good"))
+    assert not same(weights(model), held[0]), "training goes on"
     assert scheduler.updates == counted.updates
-    goes_back = name in ("momentum", "lbfgs") and make is glyder.GlyderLR
-    assert len(counted.went_back) <= goes_back, "GlyderLR with what follows its gradients, and that once"
+    goes_back = name == "momentum" and make is glyder.GlyderLR
+    assert len(counted.went_back) <= goes_back, "GlyderLR with gradient descent, and that once"
     assert t < 12 or len(counted.went_back) == goes_back
     assert all(torch.isfinite(p).all() for p in model.parameters())
-    assert not same(weights(model), held[0]), "and training goes on"
 
 
 @pytest.mark.parametrize(
@@ -154,7 +155,7 @@ def test_gradients_that_were_cleared_do_not_come_back() -> None:
     """Two optimizers, each cleared right after its own step: a skipped update must not bring NaNs back."""
     for make in (glyder.LocalOptimumLR, glyder.GlyderLR):
         model = mlp()
-        optimizers = [torch.optim.SGD(model[0].parameters()), torch.optim.AdamW(model[2].parameters())]
+        optimizers = [torch.optim.SGD(model[0].parameters()), torch.optim.SGD(model[2].parameters(), momentum=0.5)]
         scheduler = make(optimizers, model, total_steps=UPDATES)
         counted = Counted(model)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import glyder
+from .small import BOTH
 
 
 class Transformer(nn.Module):
@@ -21,12 +23,14 @@ class Transformer(nn.Module):
         return self.head(self.body(self.embed(x))).flatten(0, 1)
 
 
-def test_memorising_noise_with_sgd() -> None:
-    """Without the brake this run passes a loss of 1e12: its curvature rises tenfold while the rate ramps up."""
+@BOTH
+def test_memorising_noise_with_sgd(make: Any) -> None:
+    """Without the brake this run of LocalOptimumLR passes a loss of 1e12: its curvature rises tenfold while the rate
+    ramps up."""
     torch.manual_seed(0)
     model, x, y = Transformer(), torch.randint(65, (8, 32)), torch.randint(65, (8 * 32,))
     optimizer = torch.optim.SGD(model.parameters())
-    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=600)
+    scheduler = make(optimizer, model, total_steps=600)
     losses = []
     for _ in range(150):
         loss = F.cross_entropy(model(x), y)

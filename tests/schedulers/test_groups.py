@@ -17,6 +17,7 @@ from glyder import _core
 from glyder.blocks import Gram, joint_rates
 
 from .problems import mlp, same, train, weights
+from .small import BOTH, SEARCHED
 
 UPDATES = 30
 
@@ -121,10 +122,11 @@ def test_bounds_hold_for_each_group() -> None:
     assert all(1e-4 <= rate <= 2e-4 * (1 + 1e-15) for rate in scheduler.get_last_lr())
 
 
-def test_the_global_rate_keeps_the_ratios() -> None:
+@BOTH
+def test_the_global_rate_keeps_the_ratios(make: Any) -> None:
     model = mlp()
     optimizer = _grouped(model, second=2.5e-4)
-    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES)
+    scheduler = make(optimizer, model, total_steps=UPDATES)
     for t in range(20):
         train(model, optimizer, range(t, t + 1))
         first, second = scheduler.get_last_lr()
@@ -144,34 +146,101 @@ def test_max_lr_given_is_a_ceiling() -> None:
     assert rates[-1] == pytest.approx(3e-4 / (UPDATES - 5), rel=1e-12), "the ceiling is annealed like any base"
 
 
-def test_two_optimizers_are_one_update() -> None:
-    """SGD split in two takes the run of SGD in one piece, bit for bit."""
+@pytest.mark.parametrize(
+    ("make", "kind"), [(glyder.LocalOptimumLR, torch.optim.SGD), (glyder.GlyderLR, torch.optim.AdamW)]
+)
+def test_two_optimizers_are_one_update(make: Any, kind: Any) -> None:
+    """An optimizer split in two takes the run of the one in one piece, bit for bit."""
     ends = []
     for split in (False, True):
         model = mlp()
         parts = [model[0].parameters(), model[2].parameters()] if split else [model.parameters()]
-        optimizers = [torch.optim.SGD(list(part), lr=0.1) for part in parts]
-        scheduler = glyder.LocalOptimumLR(optimizers, model, total_steps=UPDATES)
+        optimizers = [kind(list(part), lr=0.1) for part in parts]
+        scheduler = make(optimizers, model, total_steps=UPDATES)
         train(model, optimizers, UPDATES)
         ends.append([weights(model), scheduler.history.tolist(), scheduler.updates])
     assert same(*ends)
 
 
-def test_one_of_two_stepped_alone_is_no_update() -> None:
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_a_search_that_goes_back_is_that_of_all_groups(momentum: float) -> None:
+    """In one piece, in two groups, in two optimizers: the same sums, added up in another order."""
+    ends = []
+    for way in range(3):
+        model = mlp(dtype=torch.float64)
+        parts = [list(model[0].parameters()), list(model[2].parameters())]
+        groups = [[list(model.parameters())], [[{"params": part} for part in parts]], parts][way]
+        optimizers = [torch.optim.SGD(of, lr=0.1, momentum=momentum) for of in groups]
+        scheduler = glyder.GlyderLR(optimizers, total_steps=UPDATES)
+        start, went_back = weights(model), 0
+        for t in range(UPDATES):
+            train(model, optimizers, range(t, t + 1))
+            went_back += t > 0 and same(weights(model), start)
+        assert went_back == 1
+        ends.append([scheduler.peak_lr, torch.cat([w.reshape(-1) for w in weights(model)])])
+    for peak, end in ends[1:]:
+        # The search goes on until steps overshoot, and makes as much of the last bits.
+        assert peak == pytest.approx(ends[0][0], rel=1e-9)
+        assert torch.allclose(end, ends[0][1], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("kind", "goes_back"),
+    [(lambda p: torch.optim.SGD(p, momentum=0.9, lr=1e-4), 1), (lambda p: torch.optim.AdamW(p, lr=1e-4), 0)],
+    ids=["sgd", "adamw"],
+)
+def test_beside_sgd(kind: Any, goes_back: int) -> None:
+    """All go back together, or none of them: AdamW's averages belong to where it is."""
     model = mlp()
-    optimizers = [torch.optim.SGD(model[0].parameters()), torch.optim.SGD(model[2].parameters())]
-    scheduler = glyder.LocalOptimumLR(optimizers, model, total_steps=UPDATES)
+    optimizers = [torch.optim.SGD(model[0].parameters()), kind(model[2].parameters())]
+    scheduler = glyder.GlyderLR(optimizers, total_steps=UPDATES)
+    start, went_back = weights(model), []
+    for t in range(UPDATES):
+        train(model, optimizers, range(t, t + 1))
+        if t and any(same(a, b) for a, b in zip(weights(model), start, strict=True)):
+            went_back.append(t)
+            assert same(weights(model), start)
+            kept = [value for o in optimizers for of in o.state.values() for value in of.values()]
+            assert not any(isinstance(value, torch.Tensor) for value in kept), "as when nothing had been done yet"
+        first, second = (o.param_groups[0]["lr"] for o in optimizers)
+        assert second == pytest.approx(first / 10, rel=1e-15), "the ratio of their rates is kept"
+    assert len(went_back) == goes_back
+    assert scheduler.updates == UPDATES - goes_back
+    assert scheduler.peak_lr > 0
+
+
+@SEARCHED
+def test_a_group_that_rests_is_not_searched_for_nor_set_back(optimizer: Any) -> None:
+    """What its owner changes in it meanwhile is the owner's."""
+    model = mlp()
+    o = optimizer(model[0].parameters())
+    o.add_param_group({"params": model[2].parameters(), "lr": 0.0})
+    scheduler = glyder.GlyderLR(o, total_steps=UPDATES)
+    train(model, o, 4)
+    with torch.no_grad():
+        model[2].bias.fill_(0.5)
+    train(model, o, range(4, 25))
+    assert scheduler.peak_lr > 0
+    assert torch.equal(model[2].bias, torch.full((4,), 0.5))
+
+
+@BOTH
+def test_one_of_two_stepped_alone_is_no_update(make: Any) -> None:
+    model = mlp()
+    optimizers = [torch.optim.Adam(model[0].parameters()), torch.optim.Adam(model[2].parameters())]
+    scheduler = make(optimizers, model, total_steps=UPDATES)
     train(model, optimizers[0], 3)
     assert scheduler.updates == 0
     train(model, optimizers, range(3, 12))
     assert scheduler.updates == 9
-    assert scheduler.reasons["kept"] > 0
+    assert scheduler.reasons["rising" if make is glyder.GlyderLR else "kept"] > 0
 
 
-def test_several_optimizers_take_no_closure() -> None:
+@BOTH
+def test_several_optimizers_take_no_closure(make: Any) -> None:
     model = mlp()
     optimizers = [torch.optim.SGD(model[0].parameters()), torch.optim.SGD(model[2].parameters())]
-    glyder.LocalOptimumLR(optimizers, model)
+    make(optimizers, model)
     with pytest.raises(TypeError, match="several optimizers cannot be stepped with a closure"):
         optimizers[0].step(lambda: 0.0)
 

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 
 import glyder
 
 from .problems import mlp, train
+from .small import BOTH
 
 UPDATES, WINDOW = 40, 12
 
 
-def _run(**options: object) -> tuple[torch.nn.Module, torch.optim.Optimizer, glyder.LocalOptimumLR]:
+def _run(
+    make: Any = glyder.LocalOptimumLR, kind: Any = torch.optim.SGD, **options: object
+) -> tuple[torch.nn.Module, torch.optim.Optimizer, Any]:
     model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    scheduler = glyder.LocalOptimumLR(optimizer, model, **({"total_steps": UPDATES, "warmup": WINDOW} | options))
+    optimizer = kind(model.parameters(), lr=0.1)
+    scheduler = make(optimizer, model, **({"total_steps": UPDATES, "warmup": WINDOW} | options))
     return model, optimizer, scheduler
 
 
-def test_before_anything() -> None:
-    _, _, scheduler = _run()
+@BOTH
+def test_before_anything(make: Any) -> None:
+    _, _, scheduler = _run(make)
     assert scheduler.history.shape == (0,)
     assert scheduler.reasons == {}
     assert scheduler.cost == (0.0, 0)
-    assert scheduler.explain() == "0 updates made, nothing measured yet."
+    words = {
+        glyder.LocalOptimumLR: "0 updates made, nothing measured yet.",
+        glyder.GlyderLR: "0 updates made; the peak is being searched, the learning rate is now 0.1.",
+    }
+    assert scheduler.explain() == words[make]
 
 
 def test_fields_types_and_values() -> None:
@@ -52,8 +64,46 @@ def test_fields_types_and_values() -> None:
     np.testing.assert_allclose(history["displacement"], history["lr"] * history["gradient"], rtol=2e-2)
 
 
-def test_a_copy_every_time() -> None:
-    model, optimizer, scheduler = _run()
+KINDS = pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW], ids=["sgd", "adamw"])
+"""GlyderLR searches differently with each of the two."""
+
+
+@KINDS
+def test_fields_types_and_values_of_a_search(kind: Any) -> None:
+    """Beside rates and gradients, which are the run's, the columns of the rules: see test_search and test_edge."""
+    model, optimizer, scheduler = _run(glyder.GlyderLR, kind)
+    rates, lengths = [], []
+
+    def note(t: int) -> None:
+        lengths.append(float(sum(p.grad.double().square().sum() for p in model.parameters())) ** 0.5)
+
+    for t in range(UPDATES - 1):
+        updates = scheduler.updates
+        train(model, optimizer, range(t, t + 1), note)
+        if scheduler.updates > updates:
+            rates.append(scheduler.get_last_lr()[0])
+    history = scheduler.history
+    assert history.dtype.names == (*glyder.SEARCHED, "reason")
+    assert history.dtype["update"] == np.int64
+    assert all(history.dtype[name] == np.float64 for name in glyder.SEARCHED if name != "update")
+    assert history.dtype["reason"].kind == "U"
+    assert (np.diff(history["update"]) == 1).all()
+    assert [rates[t] for t in history["update"]] == history["lr"].tolist()
+    # every update of the search was one step, and the gradient is that of the next
+    np.testing.assert_allclose(history["gradient"], [lengths[t + 1] for t in history["update"]], rtol=1e-12)
+    assert np.isnan(history["peak"][:-1]).all()
+    assert history["peak"][-1] == scheduler.peak_lr
+    for reason in set(history["reason"].tolist()):
+        assert (history["reason"] == reason).sum() == scheduler.reasons[reason]
+    rows = len(history)
+    scheduler.extend(UPDATES + 5)
+    train(model, optimizer, 5)
+    assert len(scheduler.history) == rows, "nothing is measured once the peak is found"
+
+
+@BOTH
+def test_a_copy_every_time(make: Any) -> None:
+    model, optimizer, scheduler = _run(make)
     train(model, optimizer, 5)
     scheduler.history["lr"][:] = -1
     assert (scheduler.history["lr"] > 0).all()
@@ -99,3 +149,38 @@ def test_words() -> None:
     assert f"20 updates made, {usable} of {len(scheduler.history)} measurements usable." in text
     assert f"Base learning rate {scheduler._base:.3g}" in text
     assert f"now {scheduler.get_last_lr()[0]:.3g}" in text
+
+
+@KINDS
+@pytest.mark.parametrize("total_steps", [UPDATES, 200])
+def test_words_of_a_search(kind: Any, total_steps: int) -> None:
+    model, optimizer, scheduler = _run(glyder.GlyderLR, kind, total_steps=total_steps)
+    took = 0
+    for t in range(30):
+        train(model, optimizer, range(t, t + 1))
+        rate = f"{scheduler.get_last_lr()[0]:.3g}"
+        searching = math.isnan(scheduler.peak_lr)
+        took = scheduler.updates if searching else took
+        text = scheduler.explain()
+        if searching:
+            assert text.startswith(
+                f"{t + 1} updates made; the peak is being searched, the learning rate is now {rate}."
+            )
+            assert "searching the peak" in repr(scheduler)
+        else:
+            peak = f"Peak learning rate {scheduler.peak_lr:.3g}, found in the first {took} updates; "
+            assert peak in text
+            assert f"with linear annealing now {rate}." in text
+            assert f"peak {scheduler.peak_lr:.3g}, linear" in repr(scheduler)
+        assert f"update {scheduler.updates} of {total_steps}, lr {rate}" in repr(scheduler)
+    assert took >= WINDOW / 2
+    next(model.parameters()).grad[0, 0] = float("nan")
+    with pytest.warns(glyder.GlyderWarning, match="skipped"):
+        optimizer.step()
+    assert "1 updates were skipped because their gradient was not finite." in scheduler.explain()
+
+
+def test_words_of_a_peak_that_was_given() -> None:
+    model, optimizer, scheduler = _run(glyder.GlyderLR, peak_lr=0.25)
+    train(model, optimizer, 3)
+    assert "Peak learning rate 0.25, as it was given; with linear annealing now" in scheduler.explain()

@@ -103,7 +103,14 @@ def test_searches_are_stopped_in_the_middle_and_after(ends: tuple[dict[str, Any]
         assert not any(found[stop] for stop in (0, 1, 6)), case
         assert not same(states[6]["model"], start), case
         assert len(whole[case]["scheduler"]["history"]["texts"]) >= 8, case
-    for case, lost in (("adamw", 0), ("momentum", 1), ("sgd", 1), ("two optimizers", 1), ("groups, momentum", 1)):
+    for case, lost in (
+        ("adamw", 0),
+        ("momentum", 1),
+        ("sgd", 1),
+        ("two optimizers", 1),
+        ("groups, momentum", 1),
+        ("mixed", 0),
+    ):
         assert whole[f"search {case}"]["scheduler"]["updates"] == runs.UPDATES - 1 - lost, case
 
 
@@ -271,5 +278,27 @@ def test_a_state_taken_between_backward_and_step_is_as_good(optimizer: Any) -> N
     o2.load_state_dict(held[1])
     second.load_state_dict(state)
     train(model2, o2, range(5, 25))
+    assert same(weights(model), weights(model2))
+    assert same(scheduler.state_dict(), second.state_dict())
+
+
+@SEARCHED
+def test_between_two_gradients_that_are_not_finite(optimizer: Any) -> None:
+    """The second in a row ends a search that goes back, or takes back a step."""
+
+    def bad(model: Any, o: Any) -> None:
+        train(model, o, range(7, 8), lambda _: next(model.parameters()).grad.fill_(float("nan")))
+
+    model, o, scheduler = _saved(glyder.GlyderLR, 7, optimizer)
+    model2, o2, second = _saved(glyder.GlyderLR, 0, optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", glyder.GlyderWarning)
+        bad(model, o)
+        for mine, saved in ((model2, model), (o2, o), (second, scheduler)):
+            mine.load_state_dict(copy.deepcopy(saved.state_dict()))
+        for m, of in ((model, o), (model2, o2)):
+            bad(m, of)
+            train(m, of, range(8, 25))
+    assert scheduler.skipped == 2
     assert same(weights(model), weights(model2))
     assert same(scheduler.state_dict(), second.state_dict())

@@ -11,6 +11,7 @@ import torch
 import glyder
 
 from .problems import Recorder, backward, batch, mlp, slope_and_curvature, train
+from .small import BOTH
 
 UPDATES, WARMUP = 60, 24
 
@@ -117,15 +118,20 @@ def test_default_window(total: int | None, window: int) -> None:
     assert glyder.LocalOptimumLR(torch.optim.SGD(model.parameters()), model, total_steps=total).warmup == window
 
 
+@BOTH
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD], ids=["adamw", "sgd"])
 @pytest.mark.parametrize("total", [1, 2, 3, 5, 12, 20])
-def test_very_short_runs(total: int) -> None:
-    """A rate for every update, also where there is hardly time to measure."""
+def test_very_short_runs(total: int, kind: Any, make: Any) -> None:
+    """A rate for every update, also where there is hardly time to measure, and none that does harm."""
     model = mlp()
-    optimizer = torch.optim.AdamW(model.parameters())
-    glyder.LocalOptimumLR(optimizer, model, total_steps=total)
+    optimizer = kind(model.parameters())
+    make(optimizer, model, total_steps=total)
     record = Recorder(optimizer)
     train(model, optimizer, total)
-    assert all(0 < rate < 1 for (rate,) in record.rates)
+    assert all(0 < rate < math.inf for (rate,) in record.rates)
+    x, y = batch(777)
+    begun, ended = (torch.nn.functional.cross_entropy(m(x), y).item() for m in (mlp(), model))
+    assert ended <= begun * (1 + 1e-3), "the first updates are as small as that"
 
 
 def test_energy_of_long_runs_is_sampled_well() -> None:

@@ -1,4 +1,5 @@
-"""What happens to the base rate on its way to the optimizer: bounds, brake, warm-up and annealing, growth limit."""
+"""What happens to the base rate, or the peak, on its way to the optimizer: bounds, brake, warm-up and annealing, growth
+limit."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import glyder
 from glyder.displacement import Ages, by_group
 from glyder.support import gathered, repeated, young
 
-from .problems import mlp, train
+from .problems import mlp, same, train, weights
 
 UPDATES, WARMUP = 60, 10
 
@@ -60,6 +61,111 @@ def test_after_the_window_the_base_is_kept_and_annealed(anneal: str) -> None:
         assert spiked or rates[t] == pytest.approx(base * SHAPES[anneal](t), rel=1e-12)
         shortened += spiked
     assert shortened <= scheduler.reasons.get("spike", 0) < UPDATES / 5
+
+
+PEAK = 0.01
+"""Given to GlyderLR, so that only what comes after the search is looked at."""
+
+
+def _given(kind: Any = torch.optim.AdamW, **options: Any) -> tuple[Any, Any, Any]:
+    model = mlp()
+    optimizer = kind(model.parameters(), lr=1.0)
+    given = {"total_steps": UPDATES, "warmup": WARMUP, "peak_lr": PEAK}
+    return model, optimizer, glyder.GlyderLR(optimizer, **(given | options))
+
+
+@pytest.mark.parametrize("anneal", SHAPES)
+def test_a_peak_that_is_given_is_warmed_up_to_and_annealed(anneal: str) -> None:
+    rates = _rates(*_given(anneal=anneal))
+    wanted = [PEAK * ((t + 1) / WARMUP if t < WARMUP else SHAPES[anneal](t)) for t in range(UPDATES)]
+    # The factor is within 1e-15 of its formula; 1 + cos, as written here, loses digits near the end.
+    assert rates == pytest.approx(wanted, rel=1e-12)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD], ids=["adamw", "sgd"])
+@pytest.mark.parametrize("anneal", SHAPES)
+def test_a_peak_that_is_found_is_annealed(anneal: str, kind: Any) -> None:
+    """Once the rise to it is over, as one that was given: its schedule is that of a run without a search."""
+    model, optimizer, scheduler = _given(kind, anneal=anneal, peak_lr=None)
+    start, rates = weights(model), []
+    for t in range(UPDATES):
+        train(model, optimizer, range(t, t + 1))
+        if t == 0 or not same(weights(model), start):
+            rates.append(scheduler.get_last_lr()[0])
+    begun = scheduler.state_dict()["begun"]
+    assert begun <= UPDATES // 4
+    peak, over = scheduler.peak_lr, UPDATES - begun
+    shapes = {
+        "cosine": lambda t: (1 + math.cos(math.pi * (t - begun) / over)) / 2,
+        "linear": lambda t: (UPDATES - t) / over,
+        "constant": lambda t: 1.0,
+        "rsqrt": lambda t: math.sqrt(begun / (t + 1)),
+    }
+    shortened = 0
+    for t in range(begun, len(rates)):
+        wanted = peak * shapes[anneal](t)
+        spiked = rates[t] < wanted * (1 - 1e-12)
+        # The factor is within 1e-15 of its formula; 1 + cos, as written here, loses digits near the end.
+        assert spiked or rates[t] == pytest.approx(wanted, rel=1e-12)
+        shortened += spiked
+    assert shortened <= (UPDATES / 5 if kind is torch.optim.SGD else 0)
+    assert shortened <= scheduler.reasons.get("spike", 0) + scheduler.reasons.get("held", 0)
+
+
+@pytest.mark.parametrize("late", [20, UPDATES])
+def test_a_longer_run_is_annealed_later(late: int) -> None:
+    """The peak stays, and no rate before the call is another for it."""
+    model, optimizer, scheduler = _given()
+    rates = _rates(model, optimizer, scheduler, late)
+    scheduler.extend(2 * UPDATES)
+    for t in range(late, 2 * UPDATES):
+        train(model, optimizer, range(t, t + 1))
+        rates.append(scheduler.get_last_lr()[0])
+    wanted = [
+        PEAK * ((t + 1) / WARMUP if t < WARMUP else (total - t) / (total - WARMUP))
+        for t, total in ((t, UPDATES if t < late else 2 * UPDATES) for t in range(2 * UPDATES))
+    ]
+    assert rates == pytest.approx(wanted, rel=1e-12)
+
+
+def _times(model: Any, factor: float, updates: range) -> Any:
+    """Between backward and step: gradients that many times as long, at these updates."""
+
+    def change(t: int) -> None:
+        if t in updates:
+            for p in model.parameters():
+                p.grad.mul_(factor)
+
+    return change
+
+
+def test_gradient_descent_brakes_and_shortens_as_gradients_grow() -> None:
+    """As LocalOptimumLR does, below; its peak stays what it was."""
+    model, optimizer, scheduler = _given(torch.optim.SGD, anneal=None)
+    rates = _rates(model, optimizer, scheduler, UPDATES + 20, _times(model, 30, range(40, 1000)))
+    assert max(rates[20:40]) == PEAK
+    assert rates[40] < PEAK / 10, "a spike: at most 1.5 times the usual length, not 30 times"
+    assert scheduler.reasons["spike"] >= 1
+    braked = scheduler.reasons["braked"]
+    assert braked >= 1
+    assert max(rates[-20:]) == pytest.approx(PEAK * 0.5**braked, rel=1e-15)
+    assert scheduler.peak_lr == PEAK
+
+
+def test_gradient_descent_meets_one_odd_batch() -> None:
+    model, optimizer, scheduler = _given(torch.optim.SGD, anneal=None)
+    rates = _rates(model, optimizer, scheduler, UPDATES, _times(model, 1e6, range(40, 41)))
+    assert rates[40] < PEAK / 1e4
+    assert max(rates[41:]) == PEAK, "it does not brake"
+
+
+def test_where_gradients_make_no_length_they_change_no_rate() -> None:
+    ends = []
+    for factor in (1.0, 30.0):
+        model, optimizer, scheduler = _given()
+        ends.append(_rates(model, optimizer, scheduler, UPDATES, _times(model, factor, range(40, 1000))))
+        assert not {"spike", "held", "braked"} & set(scheduler.reasons)
+    assert ends[0] == ends[1]
 
 
 def test_the_window_is_a_linear_warmup() -> None:

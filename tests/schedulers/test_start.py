@@ -11,14 +11,15 @@ import torch
 import glyder
 
 from .problems import backward, batch, mlp, same, train, weights
+from .small import BOTH
 
 UPDATES = 40
 
 
-def _run(lr: float | torch.Tensor, dtype: torch.dtype, optimizer: type, **options: Any) -> tuple[Any, ...]:
+def _run(make: Any, lr: Any, dtype: torch.dtype, optimizer: type, **options: Any) -> tuple[Any, ...]:
     model = mlp(dtype=dtype)
     o = optimizer(model.parameters(), lr=lr, **options)
-    scheduler = glyder.LocalOptimumLR(o, model, total_steps=UPDATES)
+    scheduler = make(o, model, total_steps=UPDATES)
     rates = []
     for t in range(UPDATES):
         train(model, o, range(t, t + 1))
@@ -26,26 +27,30 @@ def _run(lr: float | torch.Tensor, dtype: torch.dtype, optimizer: type, **option
     return weights(model), rates, scheduler.history.tolist()
 
 
+@BOTH
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 @pytest.mark.parametrize(
     ("optimizer", "options"),
     [(torch.optim.SGD, {}), (torch.optim.SGD, {"momentum": 0.9}), (torch.optim.AdamW, {"weight_decay": 0.1})],
     ids=["sgd", "momentum", "adamw"],
 )
-def test_runs_from_any_rate_are_the_same_bits(dtype: torch.dtype, optimizer: type, options: dict[str, Any]) -> None:
-    first = _run(1e-3, dtype, optimizer, **options)
+def test_runs_from_any_rate_are_the_same_bits(
+    dtype: torch.dtype, optimizer: type, options: dict[str, Any], make: Any
+) -> None:
+    first = _run(make, 1e-3, dtype, optimizer, **options)
     for lr in (1e-9, 10.0):
-        assert same(_run(lr, dtype, optimizer, **options), first)
+        assert same(_run(make, lr, dtype, optimizer, **options), first)
     if optimizer is torch.optim.SGD:
         return
-    tensors = [_run(torch.tensor(lr, dtype=torch.float64), dtype, optimizer, **options) for lr in (1e-9, 10.0)]
+    tensors = [_run(make, torch.tensor(lr, dtype=torch.float64), dtype, optimizer, **options) for lr in (1e-9, 10.0)]
     assert same(tensors[0], tensors[1])
 
 
-def test_bf16_weights_learn() -> None:
+@BOTH
+def test_bf16_weights_learn(make: Any) -> None:
     model = mlp(dtype=torch.bfloat16)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-9)
-    glyder.LocalOptimumLR(optimizer, model, total_steps=150)
+    make(optimizer, model, total_steps=150)
     x, y = batch(9999, torch.bfloat16)
 
     def accuracy() -> float:
@@ -58,10 +63,12 @@ def test_bf16_weights_learn() -> None:
     assert accuracy() > 0.8
 
 
-def test_the_rate_is_never_zero_and_the_first_step_is_small() -> None:
+@BOTH
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW], ids=["sgd", "adamw"])
+def test_the_rate_is_never_zero_and_the_first_step_is_small(kind: Any, make: Any) -> None:
     model = mlp()
-    optimizer = torch.optim.SGD(model.parameters(), lr=10.0)
-    scheduler = glyder.LocalOptimumLR(optimizer, model)
+    optimizer = kind(model.parameters(), lr=10.0)
+    scheduler = make(optimizer, model)
     before = weights(model)
     backward(model, 0)
     optimizer.step()

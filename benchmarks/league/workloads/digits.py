@@ -31,7 +31,7 @@ def build(model: Callable[[], nn.Module], seed: int, batch: int = 32) -> Task:
 
 
 CELLS = (
-    Cell("digits-mlp", "digits-mlp", partial(build, mlp), 600, CENTRE, suites=("smoke", "quick", "full", "ablations")),
+    Cell("digits-mlp", "digits-mlp", partial(build, mlp), 600, CENTRE, suites=("smoke", "quick", "full")),
     Cell("digits-mlp-t30", "digits-mlp", partial(build, mlp, batch=128), 30, CENTRE, "30 updates"),
-    Cell("digits-conv", "digits-conv", partial(build, conv), 400, CENTRE, suites=("full", "ablations")),
+    Cell("digits-conv", "digits-conv", partial(build, conv), 400, CENTRE),
 )
