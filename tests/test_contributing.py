@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "CONTRIBUTING.md"
-TREE = ("csrc", "python", "tests", "setup.py", "pyproject.toml", "README.md", ".clang-format")
+TREE = ("csrc", "python", "tests", "setup.py", "pyproject.toml", "README.md", "docs", ".clang-format")
 PLACE = r"a new file|(?P<how>before the line|after) `(?P<anchor>[^`\n]+)`"
 STEP = re.compile(rf"^`(?P<path>[^`\n]+)`, (?:{PLACE}):\n\n```\w+\n(?P<block>.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -61,9 +61,9 @@ def test_the_walk_leads_to_a_rule_that_passes(tmp_path: Path) -> None:
     run("-m", "ruff", "check", "--fix", *touched)
     run("-m", "ruff", "format", *touched)
     run("setup.py", "-q", "build_ext", "--inplace")
-    run("-m", "glyder", "rules", "--markdown", "README.md")
-    assert "| `NormalisedLR` |" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    run("-m", "glyder", "rules", "--markdown", "docs/rules.md")
+    assert "| `NormalisedLR` |" in (tmp_path / "docs" / "rules.md").read_text(encoding="utf-8")
     suites = ["tests/rules/test_common.py", "tests/schedulers/test_family.py", "tests/test_layering.py"]
     suites += ["tests/schedulers/test_normalised.py", "tests/cli/test_rules.py"]
-    printed = run("-m", "pytest", "-v", "-p", "no:cacheprovider", *suites, "-k", "normalised or the_readme_holds")
+    printed = run("-m", "pytest", "-v", "-p", "no:cacheprovider", *suites, "-k", "normalised or the_page_holds")
     assert all(f"{suite}::" in printed for suite in suites), f"a table does not hold the rule:\n{printed}"

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from glyder.measure import inner_products
+from glyder.nesting import within_another
 from glyder.support import acts_late, check_optimizer
 
 STATE_VERSION = 5
@@ -67,7 +68,7 @@ class Scheduler(LRScheduler):
         self._count(0)
         self._said: set[str] = set()
         self._stepped: set[int] = set()
-        self._open = self._moves = False
+        self._open = self._nested = self._moves = False
         self._hidden: dict[int, list[tuple[Tensor, Tensor]]] = {}
         self._reference = self._starting_rate()
         self._ratios: list[list[float]] = [[] for _ in optimizers]
@@ -145,6 +146,30 @@ class Scheduler(LRScheduler):
         if key not in self._said:
             self._said.add(key)
             warnings.warn(message, GlyderWarning, stacklevel=3)
+
+    def _say_over(self, horizon: int | None) -> None:
+        self._say(
+            "over",
+            f"total_steps={horizon} updates are done and the learning rate is at its end: training goes on without "
+            "effect; give the right total_steps, or call extend(total_steps)",
+        )
+
+    def _check_state(self, saved: dict[str, Any], of: str) -> None:
+        """Refuse a state of another release, of other groups, or of another scheduler or rule than ``of``."""
+        if saved.get("version") != STATE_VERSION:
+            raise ValueError(
+                f"load_state_dict: this state has version {saved.get('version')!r}, and this glyder reads version "
+                f"{STATE_VERSION}: finish the run with the release that saved it"
+            )
+        found = saved.get("scheduler", saved.get("rule"))
+        if found != of:
+            raise ValueError(
+                f"load_state_dict: this state is of {found!r}, and this scheduler is {of!r}: load it into a scheduler "
+                "of the kind that saved it"
+            )
+        groups, here = [len(r) for r in saved["ratios"]], [len(o.param_groups) for o in self.optimizers]
+        if groups != here:
+            raise ValueError(f"the state is of optimizers with {groups} parameter groups, these have {here}")
 
     def _groups(self) -> Iterator[dict[str, Any]]:
         return (group for o in self.optimizers for group in o.param_groups)
@@ -305,9 +330,12 @@ class Scheduler(LRScheduler):
     def _before_step(
         self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._open and within_another(self.optimizers[index]):  # that one has begun it
+            self._nested = True
+            return None
         if self._open or index in self._stepped:  # a step that raised, or one optimizer stepped more often
             self._repair()
-        self._open = True
+        self._open, self._nested = True, False
         if self._stepped:
             return None
         self._moves = False
@@ -351,7 +379,7 @@ class Scheduler(LRScheduler):
             self._write(rate)
 
     def _after_step(self, index: int) -> None:
-        if not self._open:  # a step that calls that of its base class runs the hooks twice
+        if not self._open or (self._nested and within_another(self.optimizers[index])):  # that one will end it
             return
         self._open = False
         self._show_gradients(index)

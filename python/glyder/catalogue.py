@@ -14,8 +14,8 @@ from glyder import _core
 NAMES = {"AnnealedLR": "schedule", "GlyderLR": "peak", "LocalOptimumLR": "glyder"}
 """Names in the C core of the schedulers that follow no rule, or one of another name."""
 
-BEGIN, END = "<!-- rules: python -m glyder rules --markdown README.md -->", "<!-- end of rules -->"
-"""What stands around the table of rules in the README."""
+BEGIN, END = "<!-- rules: python -m glyder rules --markdown docs/rules.md -->", "<!-- end of rules -->"
+"""What stands around the table of rules in docs/rules.md."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def text(rules: list[Facts]) -> str:
 
 
 def markdown(rules: list[Facts]) -> str:
-    """The README's table."""
+    """The table of docs/rules.md."""
     rows: list[tuple[str, ...]] = [
         ("rule", "formula", "source", "extra passes", "extra memory", "optimizers", "use it when", "not when")
     ]

@@ -46,6 +46,7 @@ def state_of(scheduler: LocalOptimumLR) -> dict[str, Any]:
     state = {key: copy.deepcopy(getattr(scheduler, name)) for key, name in PLAIN.items()}
     return state | {
         "version": STATE_VERSION,
+        "scheduler": "LocalOptimumLR",
         "updates": scheduler.updates,
         "config": config_of(scheduler),
         "rules": {name: rule.state for name, rule in scheduler._rules.items()},
@@ -62,15 +63,7 @@ def state_of(scheduler: LocalOptimumLR) -> dict[str, Any]:
 
 def restore(scheduler: LocalOptimumLR, state: dict[str, Any]) -> None:
     """Inverse of :func:`state_of`, into a scheduler of the same optimizers. The state is copied, not kept."""
-    version = state.get("version")
-    if version != STATE_VERSION:
-        raise ValueError(
-            f"load_state_dict: this state has version {version!r}, and this glyder reads version {STATE_VERSION}: "
-            "finish the run with the release that saved it"
-        )
-    groups, here = [len(r) for r in state["ratios"]], [len(o.param_groups) for o in scheduler.optimizers]
-    if groups != here:
-        raise ValueError(f"the state is of optimizers with {groups} parameter groups, these have {here}")
+    scheduler._check_state(state, "LocalOptimumLR")
     _tell_differences(scheduler, state)
     pending = None if state["pending"] is None else _pending_from(scheduler, state["pending"])
     for key, name in PLAIN.items():

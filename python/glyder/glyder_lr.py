@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from glyder import _core, options
 from glyder.annealing import energy
-from glyder.base import STATE_VERSION, Place, Scheduler
+from glyder.base import STATE_VERSION, Scheduler
 from glyder.edge import OVERFLOW, EdgeSearch
 from glyder.history import History
 from glyder.recipe import held
@@ -35,7 +35,7 @@ SEARCHED: dict[str, str] = {
     "cosine": "mean over tensors of the cosine between the next gradient and the displacement",
     "relative": "||d||/||x||, d the displacement at a rate of 1: the root of the sum over matrices, or of the whole",
     "gradient": "||g|| of the next update",
-    "peak": "the peak, once it is found",
+    "peak": "the peak, once it is found, before `scale` and bounds",
 }
 """Columns of GlyderLR's history, all float64 but ``update``; beside them ``reason``."""
 
@@ -77,7 +77,8 @@ class GlyderLR(Scheduler):
     The starting rate of the optimizer plays no part, only the ratios between its groups do.
 
     Args:
-        optimizer: any torch optimizer, or a list of optimizers that are stepped together.
+        optimizer: any torch optimizer, or a list of optimizers that are stepped together. With several of them and a
+            ``GradScaler``, call ``scaler.unscale_`` on each before the first is stepped.
         model, loss: not needed, and not looked at; here so that they may be given.
         total_steps: updates of the whole run, at least 20. Without it the run has no horizon, and ``anneal`` is
             ``"rsqrt"``.
@@ -212,7 +213,8 @@ class GlyderLR(Scheduler):
     def _before_closure(self) -> float | None:
         """A first rate, as for a gradient of unknown length; later ones were written the update before."""
         if self._rate == 0.0:
-            self._rate = self._first_rate([p for _, p in self._moved()], 0.0)
+            searched = self._search is not None
+            self._rate = self._first_rate([p for _, p in self._moved()], 0.0) if searched else self._scheduled()
             return self._rate
         return None
 
@@ -220,9 +222,8 @@ class GlyderLR(Scheduler):
 
     def _look(self, search: Search | EdgeSearch, gg: float) -> bool:
         """Let the search see the gradients; where it ends with the peak, whether parameters were set back."""
-        grads: dict[Place, Tensor] = {place: p.grad for place, p in self._with_gradients() if p.grad is not None}
         squares = energy(self.anneal, self.horizon, self.warmup, self._shape)
-        rate, reason = search.look(self._rate, grads, gg, squares)
+        rate, reason = search.look(self._rate, list(self._with_gradients()), gg, squares)
         self._reasons[reason] += 1
         if search.row:
             self._history.append(
@@ -271,12 +272,8 @@ class GlyderLR(Scheduler):
         """The peak times the factor of this update."""
         factor = _core.schedule(self.anneal, self.updates, total=self.horizon, warmup=self._begun, **self._shape)
         if factor == 0:
-            self._say(
-                "over",
-                f"total_steps={self.horizon} updates are done and the learning rate is at its end: training goes on "
-                "without effect; give the right total_steps, or call extend(total_steps)",
-            )
-        peak = self._bounded(self.peak_lr)
+            self._say_over(self.horizon)
+        peak = self._bounded(self.scale * (self._peak or 0.0))
         if self._found <= self.updates < self._begun:  # on from the search's last rate, which training is used to
             return max(peak * factor, min(peak, self._floor))
         return peak * factor
@@ -306,8 +303,8 @@ class GlyderLR(Scheduler):
 
     @property
     def peak_lr(self) -> float:
-        """The peak of the schedule, for the first group; NaN while it is searched."""
-        return math.nan if self._peak is None else self.scale * self._peak
+        """The peak of the schedule, within its bounds, for the first group; NaN while it is searched."""
+        return math.nan if self._peak is None else self._bounds.update(rate=self.scale * self._peak)[0]
 
     @property
     def history(self) -> np.ndarray:
@@ -360,6 +357,7 @@ class GlyderLR(Scheduler):
         """Everything that a resumed run needs to go on to the same bits: plain values and tensors."""
         return {
             "version": STATE_VERSION,
+            "scheduler": "GlyderLR",
             "updates": self.updates,
             "skipped": self.skipped,
             "reference": self._reference,
@@ -390,14 +388,7 @@ class GlyderLR(Scheduler):
         said once. The state is copied, not kept.
         """
         saved = copy.deepcopy(state_dict)
-        if saved.get("version") != STATE_VERSION or "search" not in saved:
-            raise ValueError(
-                f"load_state_dict: this state has version {saved.get('version')!r}, and GlyderLR reads version "
-                f"{STATE_VERSION}: finish the run with the release that saved it"
-            )
-        groups, here = [len(r) for r in saved["ratios"]], [len(o.param_groups) for o in self.optimizers]
-        if groups != here:
-            raise ValueError(f"the state is of optimizers with {groups} parameter groups, these have {here}")
+        self._check_state(saved, "GlyderLR")
         self._tell_differences(saved)
         self.horizon = saved["total_steps"]
         self._count(saved["updates"])

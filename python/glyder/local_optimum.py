@@ -152,9 +152,7 @@ class LocalOptimumLR(Scheduler):
             options.one_of("LocalOptimumLR", name, value, (False, True))
         if not isinstance(loss, str):
             options.function("LocalOptimumLR", "loss", loss, "'squared_error', a criterion module or a callable")
-        options.function(
-            "LocalOptimumLR", "logits", logits, "a callable that picks the logits out of the model's output"
-        )
+        options.function("LocalOptimumLR", "logits", logits, "a callable that picks the logits out of an output")
         self.model = model
         self.horizon = None if total_steps is None else whole("total_steps", total_steps, 1)
         self.every, self.refresh, self.scope = whole("every", every, 1), refresh, scope
@@ -295,11 +293,7 @@ class LocalOptimumLR(Scheduler):
         base = self._stage("bounds", rate=self._base) * brake
         factor = _core.schedule(self.anneal, self.updates, total=self.horizon, warmup=self.warmup, **self._shape)
         if factor == 0:
-            self._say(
-                "over",
-                f"total_steps={self.horizon} updates are done and the learning rate is at its end: training goes on "
-                "without effect; give the right total_steps, or call extend(total_steps)",
-            )
+            self._say_over(self.horizon)
         wanted = base * factor
         self._rate = self._stage("growth", rate=wanted, previous=self._rate) if wanted > 0 else 0.0
         self._written_rate = self._rate * spike

@@ -307,11 +307,7 @@ class RuleLR(Scheduler):
         factor = _core.schedule(self.anneal, self.updates, total=self.horizon, warmup=self.warmup, **self._shape)
         self._factor = factor
         if factor == 0:
-            self._say(
-                "over",
-                f"total_steps={self.horizon} updates are done and the learning rate is at its end: training goes on "
-                "without effect; give the right total_steps, or call extend(total_steps)",
-            )
+            self._say_over(self.horizon)
         for block in self._blocks.values():
             wanted = block.base * factor
             block.applied = block.growth.update(rate=wanted, previous=block.applied)[0] if wanted > 0 else 0.0
@@ -401,7 +397,8 @@ class RuleLR(Scheduler):
         once. The state is copied, not kept.
         """
         saved = copy.deepcopy(state_dict)
-        self._check_state(saved)
+        self._check_state(saved, self.RULE)
+        self._tell_differences(saved)
         for name in ("skipped", "reference", "ratios", "kept_scale", "loss"):
             setattr(self, name if name == "skipped" else f"_{name}", saved[name])
         self.horizon = saved["total_steps"]
@@ -436,19 +433,7 @@ class RuleLR(Scheduler):
         search = {} if self._search is None else {f"search {k}": v for k, v in self._search.config.items()}
         return config | self._bounds.config | {"max_growth": self._max_growth} | self._config | search
 
-    def _check_state(self, saved: dict[str, Any]) -> None:
-        if saved.get("version") != STATE_VERSION:
-            raise ValueError(
-                f"this state has version {saved.get('version')!r}, and this glyder reads version {STATE_VERSION}: "
-                "finish the run with the release that saved it"
-            )
-        if saved.get("rule") != self.RULE:
-            raise ValueError(
-                f"this state is of the rule {saved.get('rule')!r}, and {type(self).__name__} is {self.RULE!r}"
-            )
-        groups, here = [len(r) for r in saved["ratios"]], [len(o.param_groups) for o in self.optimizers]
-        if groups != here:
-            raise ValueError(f"the state is of optimizers with {groups} parameter groups, these have {here}")
+    def _tell_differences(self, saved: dict[str, Any]) -> None:
         differing = [
             f"{k}={v!r} (saved with {saved['config'].get(k)!r})"
             for k, v in self._options().items()

@@ -7,7 +7,7 @@ replicas sees the same. ``csrc/rules/peak.c`` has the formulas.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,13 @@ from glyder.measure import products_each, snapshot
 VISIBLE, VISIBLE_HALF = 1e-4, 1e-2
 """Relative displacement that the first updates aim at: what the parameters' dtype can carry with some digits."""
 
-Named = tuple[list[Place], list[Tensor]]
-"""Tensors and where they belong."""
+FASTEST = 0.5
+"""Decades that the rate may rise by in one update, however short the search: one that has three updates would take
+steps of a whole decade on the word of a single cosine."""
+
+Found = Sequence[tuple[Place, Tensor]]
+"""Parameters that have gradients, and where they are now. A search keeps what it knows of a parameter by the parameter
+itself: others move up to its place when it is taken out of its optimizer."""
 
 
 def first_rate(optimizers: Sequence[Optimizer], params: Sequence[Tensor], gg: float) -> tuple[float, _core.Rule]:
@@ -41,6 +46,32 @@ def first_rate(optimizers: Sequence[Optimizer], params: Sequence[Tensor], gg: fl
     return rate, start
 
 
+def here(optimizers: Sequence[Optimizer]) -> dict[Tensor, list[int]]:
+    """Where each parameter is now, as plain numbers: optimizer, group and index."""
+    return {
+        p: [o, g, i]
+        for o, optimizer in enumerate(optimizers)
+        for g, group in enumerate(optimizer.param_groups)
+        for i, p in enumerate(group["params"])
+    }
+
+
+def by_place(optimizers: Sequence[Optimizer], known: Mapping[Tensor, Any]) -> list[list[Any]]:
+    """What is known of parameters, for a checkpoint. Those that were taken away are left out."""
+    places = here(optimizers)
+    return [[places[p], value.clone() if isinstance(value, Tensor) else value] for p, value in known.items()
+            if p in places]  # fmt: skip
+
+
+def by_parameter(optimizers: Sequence[Optimizer], saved: Sequence[Sequence[Any]]) -> dict[Tensor, Any]:
+    """Inverse of :func:`by_place`, on the devices that the parameters are on."""
+    known = {}
+    for (o, g, i), value in saved:
+        p = optimizers[o].param_groups[g]["params"][i]
+        known[p] = value.clone().to(p.device) if isinstance(value, Tensor) else value
+    return known
+
+
 class Search:
     """Looks for the peak of a schedule while the rate rises, and is thrown away once it is found.
 
@@ -54,13 +85,14 @@ class Search:
 
     def __init__(self, optimizers: Sequence[Optimizer], updates: int) -> None:
         self.optimizers = optimizers
-        self.rule = _core.Rule("peak", updates=float(updates), longest=2.0 * updates)
+        total = min(_core.Rule("peak").config["pace_total"], FASTEST * updates)
+        self.rule = _core.Rule("peak", updates=float(updates), longest=2.0 * updates, pace_total=total)
         self.start = _core.Rule("start")
-        self.lengths: dict[Place, float] = {}  # ||x||^2 when it was first seen
-        self.before: Named | None = None
-        self.displacement: Named | None = None
+        self.lengths: dict[Tensor, float] = {}  # ||x||^2 when it was first seen
+        self.before: tuple[Found, list[Tensor]] | None = None  # and a copy of each
+        self.displacement: dict[Tensor, Tensor] | None = None
         self.lr = 0.0  # that the displacement was made with
-        self.still: set[Place] = set()  # whose gradients were zero when the displacement was made
+        self.still: set[Tensor] = set()  # whose gradients were zero when the displacement was made
         self.row: dict[str, Any] = {}
 
     def first(self, params: Sequence[Tensor], gg: float) -> float:
@@ -72,28 +104,29 @@ class Search:
         """The end: whether parameters were set back, so that the gradients that are there belong to others."""
         return False
 
-    def note(self, found: Sequence[tuple[Place, Tensor]]) -> None:
+    def note(self, found: Found) -> None:
         """Before an update: copy what it will move."""
-        places, params = [place for place, _ in found], [p for _, p in found]
-        new = [(place, p) for place, p in found if place not in self.lengths]
+        params = [p for _, p in found]
+        new = [p for p in params if p not in self.lengths]
         if new:
-            (xx,) = products_each([[p for _, p in new]], [(0, 0)])
-            self.lengths |= dict(zip((place for place, _ in new), xx, strict=True))
+            (xx,) = products_each([new], [(0, 0)])
+            self.lengths |= dict(zip(new, xx, strict=True))
         self.displacement = None
-        self.before = places, snapshot(params)
+        self.before = found, snapshot(params)
         self.still = set()
         if self.rule.state["seen"] < 2:  # what has no gradient yet, behind a zero, is moved by rounding alone
             grads = [p.grad for p in params if p.grad is not None]
             (gg,) = products_each([grads], [(0, 0)])
-            self.still = {place for place, square in zip(places, gg, strict=True) if square == 0}
+            self.still = {p for p, square in zip(params, gg, strict=True) if square == 0}
 
     def made(self, lr: float) -> None:
         """After the update, made at the reference rate ``lr``: what it did, in the memory of the copy."""
         if self.before is None or lr <= 0:
             self.before = None
             return
-        (places, older), self.before, self.lr = self.before, None, lr
-        self.displacement = places, moved(self.optimizers, places, older)
+        (found, older), self.before, self.lr = self.before, None, lr
+        deltas = moved(self.optimizers, [place for place, _ in found], older)
+        self.displacement = dict(zip((p for _, p in found), deltas, strict=True))
 
     def forget(self) -> None:
         """What was noted will not be measured."""
@@ -103,31 +136,33 @@ class Search:
         """Take the last step back; whether there was one."""
         if self.displacement is None:
             return False
+        present = here(self.optimizers)
         with torch.no_grad():
-            for place, delta in zip(*self.displacement, strict=True):
-                p = self.optimizers[place.optimizer].param_groups[place.group]["params"][place.index]
-                p.add_(delta.to(p.dtype))
+            for p, delta in self.displacement.items():
+                if p in present:
+                    p.add_(delta.to(p.dtype))
         self.forget()
         return True
 
-    def look(self, rate: float, grads: dict[Place, Tensor], gg: float, energy: float) -> tuple[float, str]:
+    def look(self, rate: float, found: Found, gg: float, energy: float) -> tuple[float, str]:
         """With the gradients of the next update: its rate, and the reason.
 
         Args:
             rate: the search's own rate for the update before.
-            grads: those of the update to come.
-            gg: their squared length.
+            found: what the update to come will move.
+            gg: squared length of its gradients.
             energy: sum of the squared schedule factors over the run.
         """
         self.row = {}
         if self.displacement is None:
             return rate, "kept"
-        pairs = [(p, grads[p], d) for p, d in zip(*self.displacement, strict=True) if _alike(grads.get(p), d)]
+        grads = {p: p.grad for _, p in found if p.grad is not None}
+        pairs = [(p, grads[p], d) for p, d in self.displacement.items() if _alike(grads.get(p), d)]
         if not pairs:
             return rate, "no_gradient"
         pairs = [entry for entry in pairs if entry[0] not in self.still] or pairs
         matrices = [entry for entry in pairs if entry[2].ndim >= 2] or pairs
-        xx = [self.lengths[place] for place, *_ in matrices]
+        xx = [self.lengths[p] for p, *_ in matrices]
         vectors = [g for _, g, _ in matrices], [d for *_, d in matrices]
         gd, gg_each, dd = products_each(vectors, [(0, 1), (0, 0), (1, 1)])
         if not any(self.rule.state.values()):  # the first displacement
@@ -147,16 +182,13 @@ class Search:
 
     def state(self) -> dict[str, Any]:
         """Plain values and tensors."""
-        kept = None
-        if self.displacement is not None:
-            kept = [[[p.optimizer, p.group, p.index], d.clone()] for p, d in zip(*self.displacement, strict=True)]
         return {
             "rule": self.rule.state,
             "start": [self.start.config, self.start.state],
-            "lengths": [[[p.optimizer, p.group, p.index], xx] for p, xx in self.lengths.items()],
-            "displacement": kept,
+            "lengths": by_place(self.optimizers, self.lengths),
+            "displacement": None if self.displacement is None else by_place(self.optimizers, self.displacement),
             "lr": self.lr,
-            "still": [[p.optimizer, p.group, p.index] for p in sorted(self.still, key=str)],
+            "still": by_place(self.optimizers, {p: True for p in self.lengths if p in self.still}),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -165,16 +197,11 @@ class Search:
         config, started = state["start"]
         self.start = _core.Rule("start", **config)
         self.start.load(started)
-        self.lengths = {Place(*place): xx for place, xx in state["lengths"]}
-        self.before, self.displacement, self.lr = None, None, state["lr"]
-        self.still = {Place(*place) for place in state["still"]}
-        if state["displacement"] is not None:
-            places = [Place(*place) for place, _ in state["displacement"]]
-            at = [self.optimizers[p.optimizer].param_groups[p.group]["params"][p.index] for p in places]
-            self.displacement = (
-                places,
-                [d.clone().to(p.device) for p, (_, d) in zip(at, state["displacement"], strict=True)],
-            )
+        self.lengths = by_parameter(self.optimizers, state["lengths"])
+        self.still = set(by_parameter(self.optimizers, state["still"]))
+        displacement = state["displacement"]
+        self.displacement = None if displacement is None else by_parameter(self.optimizers, displacement)
+        self.before, self.lr = None, state["lr"]
 
 
 def _alike(grad: Tensor | None, delta: Tensor) -> bool:

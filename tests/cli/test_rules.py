@@ -1,4 +1,4 @@
-"""The catalogue of rules: read from docstrings, listed by the command line, and the README's table."""
+"""The catalogue of rules: read from docstrings, listed by the command line, and the table of docs/rules.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from glyder import _core, cli
 from glyder.catalogue import BEGIN, END, catalogue, facts_of, renewed
 from glyder.rule_lr import RuleLR
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
 
 LIST = """Of a test.
 
@@ -94,9 +94,9 @@ def test_listed_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert rows["HypergradientLR"]["rule"] == "hypergradient"
 
 
-def test_the_readme_holds_the_table_as_generated() -> None:
-    page = README.read_text(encoding="utf-8")
-    assert renewed(page, catalogue()) == page, "run: python -m glyder rules --markdown README.md"
+def test_the_page_holds_the_table_as_generated() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert renewed(page, catalogue()) == page, "run: python -m glyder rules --markdown docs/rules.md"
 
 
 def test_the_table_is_written_between_its_marks(tmp_path: Path) -> None:

@@ -350,9 +350,10 @@ def test_lbfgs_with_a_peak_that_is_given() -> None:
     scheduler = glyder.GlyderLR(optimizer, total_steps=UPDATES, warmup=4, peak_lr=0.2)
     recorder = Recorder(optimizer)
     _run(model, optimizer, "default", TABLE[torch.optim.LBFGS])
-    assert not same(recorder.before[0], recorder.after[0])
     wanted = [0.2 * ((t + 1) / 4 if t < 4 else (UPDATES - t) / (UPDATES - 4)) for t in range(UPDATES)]
     used = [rates[0] for rates in recorder.rates_at_entry]
+    assert not same(recorder.before[0], recorder.after[0])
+    assert used[0] == wanted[0]
     shorter = [t for t in range(1, UPDATES) if used[t] < wanted[t - 1] * (1 - 1e-12)]
     assert len(shorter) <= scheduler.reasons.get("spike", 0) + scheduler.reasons.get("held", 0) < UPDATES / 2
     # 1e-14: a product and a quotient

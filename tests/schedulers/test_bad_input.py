@@ -344,6 +344,45 @@ def test_parameters_that_are_taken_away_while_it_searches(kind: Any, gone: int) 
     assert F.cross_entropy(model(x), y).item() < F.cross_entropy(mlp()(x), y).item()
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW], ids=lambda cls: cls.__name__)
+def test_parameters_that_move_up_are_known_by_themselves(kind: Any) -> None:
+    """Where one is taken away, those behind it come to lie elsewhere: a run like that in which it lay behind them."""
+    ends = []
+    for first in (True, False):
+        model = mlp(dtype=torch.float64)
+        taken, *others = model.parameters()
+        optimizer = kind([taken, *others] if first else [*others, taken])
+        scheduler = glyder.GlyderLR(optimizer, total_steps=UPDATES)
+        train(model, optimizer, 5)
+        assert optimizer.param_groups[0]["params"].pop(0 if first else -1) is taken
+        train(model, optimizer, range(5, 30))
+        ends.append((scheduler.history, scheduler.peak_lr, weights(model)))
+    (history, peak, end), (other, other_peak, other_end) = ends
+    assert peak == pytest.approx(other_peak, rel=1e-9)
+    for column in ("update", "lr", "relative"):
+        # sums in another order
+        assert history[column] == pytest.approx(other[column], rel=1e-9)
+    for p, q in zip(end, other_end, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-9)
+
+
+def test_a_step_is_not_taken_back_in_what_was_taken_away() -> None:
+    model, optimizer, scheduler = small_run(make=glyder.GlyderLR)
+    train(model, optimizer, 5)
+    begun = weights(model)
+    train(model, optimizer, range(5, 6))
+    ended = weights(model)
+    optimizer.param_groups[0]["params"].pop(0)
+    with pytest.warns(glyder.GlyderWarning, match="infinite or not a number"):
+        train(model, optimizer, range(6, 8), lambda _: model[2].bias.grad.fill_(math.nan))
+    now = weights(model)
+    assert torch.equal(now[0], ended[0])
+    for p, before, after in zip(now[1:], begun[1:], ended[1:], strict=True):
+        # back from a small step, but for rounding and its decay
+        assert (p - before).abs().max() < 0.1 * (after - before).abs().max()
+    assert scheduler.skipped == 2
+
+
 def test_strangers_added_later_are_refused_too() -> None:
     model, optimizer, _ = small_run(optimizer=torch.optim.SGD)
     extra = nn.Parameter(torch.ones(2))

@@ -227,3 +227,27 @@ def test_a_grad_scaler_changes_no_bit_of_a_search(name: str, fused: bool, groups
         assert left_out == 3 * scaled
         ends.append([weights(model), scheduler.peak_lr, scheduler.get_last_lr(), scheduler.history.tolist()])
     assert same(*ends)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW], ids=lambda cls: cls.__name__)
+def test_a_grad_scaler_and_two_optimizers(kind: Any) -> None:
+    """All gradients are looked at when the first is stepped: they are to be unscaled by then."""
+    ends = []
+    for scaled in (False, True):
+        model = mlp(dtype=torch.float64)
+        optimizers = [kind(model[0].parameters()), kind(model[2].parameters())]
+        scheduler = glyder.GlyderLR(optimizers, total_steps=UPDATES)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=6, enabled=scaled)
+        for t in range(25):
+            x, y = batch(t, torch.float64)
+            for o in optimizers:
+                o.zero_grad()
+            scaler.scale(F.cross_entropy(model(x), y)).backward()
+            for o in optimizers:
+                scaler.unscale_(o)
+            for o in optimizers:
+                scaler.step(o)
+            scaler.update()
+        ends.append([weights(model), scheduler.state_dict()])
+    assert scheduler.peak_lr > 0
+    assert same(*ends)

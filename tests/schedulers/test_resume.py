@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 import os
 import subprocess
 import sys
@@ -232,6 +233,34 @@ def test_a_state_of_the_other_class_is_refused_by_its_name(make: Any) -> None:
     with pytest.raises(ValueError, match=other.__name__):
         scheduler.load_state_dict(foreign.state_dict())
     assert same(scheduler.state_dict(), before)
+
+
+@BOTH
+def test_a_state_of_a_rule_is_not_one_of_these(make: Any) -> None:
+    _, _, first = _saved(make)
+    model = mlp()
+    rule = glyder.HypergradientLR(torch.optim.SGD(model.parameters()), total_steps=30)
+    with pytest.raises(ValueError, match=rf"'hypergradient', and this scheduler is '{make.__name__}'"):
+        first.load_state_dict(rule.state_dict())
+    with pytest.raises(ValueError, match=rf"'{make.__name__}', and this scheduler is 'hypergradient'"):
+        rule.load_state_dict(first.state_dict())
+
+
+@SEARCHED
+def test_parameters_that_were_taken_away_while_it_searched(optimizer: Any) -> None:
+    model, o, first = _saved(glyder.GlyderLR, 5, optimizer)
+    model2, o2, second = _saved(glyder.GlyderLR, 0, optimizer)
+    for of in (o, o2):
+        of.param_groups[0]["params"].pop(1)
+    o.state.pop(model[0].bias, None)
+    for mine, saved in ((model2, model), (o2, o), (second, first)):
+        mine.load_state_dict(copy.deepcopy(saved.state_dict()))
+    assert math.isnan(second.peak_lr)
+    for m, of in ((model, o), (model2, o2)):
+        train(m, of, range(5, 25))
+    assert same(weights(model), weights(model2))
+    assert same(first.state_dict(), second.state_dict())
+    assert second.peak_lr > 0
 
 
 INTERRUPTED = [

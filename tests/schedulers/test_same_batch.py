@@ -273,6 +273,69 @@ def test_a_step_that_calls_its_base_class_is_one_update(make: Any) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("closing", [False, True])
+def test_a_step_that_calls_its_base_class_changes_no_bit(make: Any, closing: bool) -> None:
+    """Also where gradients are not finite, and twice in a row."""
+    ends = []
+    for kind in (torch.optim.SGD, Derived):
+        model = mlp()
+        optimizer = kind(model.parameters(), momentum=0.5)
+        scheduler = make(optimizer, model, total_steps=UPDATES)
+
+        def closure(t: int, optimizer: Any = optimizer, model: nn.Module = model) -> Tensor:
+            optimizer.zero_grad()
+            loss = backward(model, t)
+            if t in (5, 20, 21):
+                next(model.parameters()).grad.fill_(math.nan)
+            return loss
+
+        for t in range(30):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", glyder.GlyderWarning)
+                if closing:
+                    optimizer.step(lambda t=t: closure(t))
+                else:
+                    closure(t)
+                    optimizer.step()
+        assert scheduler.skipped == 3
+        ends.append([weights(model), scheduler.state_dict()])
+    assert same(*ends)
+
+
+class Stumbling(Derived):
+    """Its step raises once, before that of its base class or after."""
+
+    before = after = False
+
+    def step(self, closure: Any = None) -> Any:
+        if self.before:
+            raise ZeroDivisionError
+        result = super().step(closure)
+        if self.after:
+            raise ZeroDivisionError
+        return result
+
+
+@BOTH
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_step_around_another_that_raised(make: Any, where: str) -> None:
+    """It is not taken for the next one, nor the next one for a part of it."""
+    torch.optim.SGD(mlp().parameters())
+    Derived(mlp().parameters())
+    model = mlp()
+    optimizer = Stumbling(model.parameters())
+    scheduler = make(optimizer, model, total_steps=UPDATES)
+    train(model, optimizer, 4)
+    setattr(optimizer, where, True)
+    with pytest.raises(ZeroDivisionError):
+        train(model, optimizer, range(4, 5))
+    setattr(optimizer, where, False)
+    assert scheduler.updates == 4
+    train(model, optimizer, range(5, 8))
+    assert scheduler.updates == 7
+
+
+@BOTH
 def test_one_of_two_optimizers_stepped_more_often(make: Any) -> None:
     """An update is one step of each, and begins with the last step of the one that is stepped twice."""
     model = mlp()

@@ -120,7 +120,7 @@ def test_default_window(total: int | None, window: int) -> None:
 
 @BOTH
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.SGD], ids=["adamw", "sgd"])
-@pytest.mark.parametrize("total", [1, 2, 3, 5, 12, 20])
+@pytest.mark.parametrize("total", [1, 2, 3, 4, 5, 12, 20])
 def test_very_short_runs(total: int, kind: Any, make: Any) -> None:
     """A rate for every update, also where there is hardly time to measure, and none that does harm."""
     model = mlp()
