@@ -48,8 +48,8 @@
     X(pace_total, 3, 0, INFINITY, GL_OPEN)                                                                             \
     X(quick, 0.7, 0, 1, GL_OPEN_UPPER)                                                                                 \
     X(slow, 0.9, 0, 1, GL_OPEN_UPPER)                                                                                  \
-    X(gain, 1.5, 0, INFINITY, GL_OPEN)                                                                                 \
-    X(share, 0.4, 0, 1, GL_CLOSED)                                                                                     \
+    X(gain, 1.25, 0, INFINITY, GL_OPEN)                                                                                \
+    X(share, 0.3, 0, 1, GL_CLOSED)                                                                                     \
     X(apart, 0.5, 0, INFINITY, GL_CLOSED)
 #define STATE(X)                                                                                                       \
     X(seen, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
@@ -79,7 +79,7 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
 
     if (!gl_stats_finite(s, NEEDS))
         return gl_skip(GL_REASON_not_finite);
-    if (s->lr <= 0 || s->energy <= 0 || s->relative < 0)
+    if (s->lr <= 0 || s->energy <= 0 || s->relative < 0 || fabs(s->cosine) > 1 + 1e-9) /* up to rounding */
         return gl_skip(GL_REASON_out_of_range);
     if (x->peak > 0)
         return gl_keep(x->peak, GL_REASON_kept);

@@ -10,10 +10,13 @@ static inline double gl_walk(double relative, double energy) {
     return relative > 0 && energy > 0 ? 1 / sqrt(relative * energy) : 0;
 }
 
-/* gain z^(1-share) h^share; gain z where h is unknown.  An h that is more than `apart` decades below z is that of
- * parameters which start near zero and are to grow: it says little, and counts as `apart` decades below. */
+/* gain z^(1-share) h^share; gain z where h is unknown.  An h that is far from z says little: of parameters which start
+ * near zero and are to grow it is too low, of trained ones which have nearly arrived too high.  It counts as at most
+ * `apart` decades away. */
 static inline double gl_peak_between(double gain, double z, double h, double share, double apart) {
-    return h > 0 && isfinite(h) ? gain * pow(z, 1 - share) * pow(fmax(h, z * pow(10, -apart)), share) : gain * z;
+    return h > 0 && isfinite(h)
+               ? gain * pow(z, 1 - share) * pow(fmin(fmax(h, z * pow(10, -apart)), z * pow(10, apart)), share)
+               : gain * z;
 }
 
 #endif

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from glyder import _core, options
+from glyder.groups import take_in
 
 ENDLESS = 10
 """Length of a run without a horizon, in warm-ups, for what has to be known of its length."""
@@ -60,7 +61,8 @@ class AnnealedLR(LRScheduler):
 
     Where the parameters stay within a bounded domain, annealing to zero forgives a rate that is too large by a factor
     rho up to rho^(1/(2p + 1)) for degree p, cosine being p = 2 (2503.09411). Like torch's schedulers it counts calls of
-    :meth:`step`, and is closed-form: the factor depends on the count alone.
+    :meth:`step`, and is closed-form: the factor depends on the count alone. A group that is added on the way, or that
+    rested at ``lr=0`` and is given a rate, keeps the ratio of that rate to the first group's present one.
 
     Args:
         optimizer: the optimizer whose rates to schedule.
@@ -108,10 +110,19 @@ class AnnealedLR(LRScheduler):
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates of the present count."""
+        self._take_in_groups()
         factor = self.factor(self.last_epoch)
         return [rate * factor for rate in self.base_lrs]
 
+    def _take_in_groups(self) -> None:
+        """A base rate for groups that were added, and for those at rest that were given a rate."""
+        bases = [[float(rate) for rate in self.base_lrs]]
+        for _, g in take_in([self.optimizer], bases, 1.0, freed=True):
+            self.base_lrs[g:] = [bases[0][g], *self.base_lrs[g + 1 :]]
+            self.optimizer.param_groups[g]["initial_lr"] = bases[0][g]
+
     def state_dict(self) -> dict[str, Any]:
         """Count and options, as plain values."""
+        self._take_in_groups()
         state = super().state_dict()
         return state | {"parameters": dict(self.parameters)}

@@ -10,7 +10,6 @@ The hooks hold the scheduler, so that it lives as long as the optimizer, also wh
 
 from __future__ import annotations
 
-import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,9 +21,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from glyder.groups import check_ratios, reference_of, split, starting_rates, take_in
 from glyder.measure import inner_products
 from glyder.nesting import within_another
 from glyder.support import acts_late, check_optimizer
+from glyder.unseen import Unseen
 
 STATE_VERSION = 5
 
@@ -63,32 +64,45 @@ class Scheduler(LRScheduler):
         self.optimizers: list[Optimizer] = optimizers
         self.optimizer = optimizers[0]
         self.observe_only = observe_only
-        self._check_alone()
+        rates = starting_rates(optimizers, type(self).__name__, observe_only)
+        self._reference = reference_of(rates)
+        self._ratios = [[rate / self._reference for rate in of] for of in rates]
+        if not observe_only:
+            check_ratios(self._ratios, rates, self._reference)
         self.skipped = 0
         self._count(0)
         self._said: set[str] = set()
         self._stepped: set[int] = set()
         self._open = self._nested = self._moves = False
         self._hidden: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        self._reference = self._starting_rate()
-        self._ratios: list[list[float]] = [[] for _ in optimizers]
-        self._extend_ratios()
+        self._unseen = Unseen(optimizers)
         self._acting = 0.0
         self._written: list[float | None] = []
         self._written_ratios: list[list[float]] = [[] for _ in optimizers]
-        self._last_lr = self._rates()
+        self._last_lr = self._no_rates()
         self.base_lrs = [
             group.get("initial_lr", rate) for group, rate in zip(self._groups(), self._rates(), strict=True)
         ]
         self._handles: list[Any] = []
+        for o, other in self._others() if not observe_only else ():
+            self._say(
+                "replaced",
+                f"optimizer {o} ({type(optimizers[o]).__name__}) has a {type(other).__name__} already, which gives way "
+                f"and is closed: the new {type(self).__name__} goes on from where parameters and optimizer are. Where "
+                "both were wanted, give each an optimizer of its own",
+                level=4,
+            )
 
     # ---- the contract of torch's schedulers
 
     def step(self, epoch: int | None = None) -> None:
-        """Does nothing: the rate was set in the update itself. Here so that any training loop fits."""
+        """Sets no rate: that was done in the update itself. Says so where calls come and no updates."""
+        message = self._unseen.call(type(self).__name__, self.updates) if self._handles else None
+        if message is not None:
+            self._say("unseen", message)
 
     def get_last_lr(self) -> list[float | Tensor]:
-        """The rates that the latest update was made with, one per group; tensors are copies."""
+        """The rates that the latest update was made with, one per group, 0 before the first; tensors are copies."""
         return [rate.clone() if isinstance(rate, Tensor) else rate for rate in self._last_lr]
 
     def get_lr(self) -> list[float | Tensor]:
@@ -142,10 +156,10 @@ class Scheduler(LRScheduler):
     def _abandon(self) -> None:
         """An update was begun and never finished: forget what was noted for it."""
 
-    def _say(self, key: str, message: str) -> None:
+    def _say(self, key: str, message: str, level: int = 3) -> None:
         if key not in self._said:
             self._said.add(key)
-            warnings.warn(message, GlyderWarning, stacklevel=3)
+            warnings.warn(message, GlyderWarning, stacklevel=level)
 
     def _say_over(self, horizon: int | None) -> None:
         self._say(
@@ -218,64 +232,49 @@ class Scheduler(LRScheduler):
         rates = (group["lr"] for group in self._groups())
         return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
 
+    def _no_rates(self) -> list[float | Tensor]:
+        """The rates before the first update: none yet, but for what is only observed, which has its owner's."""
+        return self._rates() if self.observe_only else [rate * 0 for rate in self._rates()]
+
     # ---- rates
 
-    def _starting_rate(self) -> float:
-        """The rate that ratios between groups refer to: that of the first group that is not at 0."""
-        for o, optimizer in enumerate(self.optimizers):
-            for g, group in enumerate(optimizer.param_groups):
-                rate = float(group["lr"])
-                if not (rate >= 0 and math.isfinite(rate)):
-                    raise ValueError(f"lr of group {g} of optimizer {o} must be >= 0 and finite, got {rate}")
-        rates = [float(group["lr"]) for group in self._groups() if float(group["lr"]) > 0]
-        if not rates and self.observe_only:
-            return 1.0  # a warm-up of the user's own may start at 0
-        if not rates:
-            raise ValueError(
-                f"every group of the optimizer has lr=0, which means: keep still. {type(self).__name__} finds the "
-                "rate by itself; leave lr at its default"
-            )
-        return rates[0]
+    def _take_in_groups(self) -> None:
+        """Groups that were added to an optimizer, and those at rest that were given a rate."""
+        new = take_in(self.optimizers, self._ratios, self._reference, freed=not self.observe_only)
+        if not new:
+            return
+        self._written = []  # of other places, or of a rate that was the user's to change
+        for o, g in new:
+            if g < len(self._written_ratios[o]):
+                self._written_ratios[o][g] = self._ratios[o][g]
+        if not self.observe_only:
+            self._own_rates()
+            for o, g in new:  # a scheduler after this one begins where this one would have begun
+                self.optimizers[o].param_groups[g]["initial_lr"] = self._reference * self._ratios[o][g]
+        self.base_lrs = [group.get("initial_lr", float(group["lr"])) for group in self._groups()]
+        for key in new:
+            self._joined(key)
 
-    def _extend_ratios(self) -> None:
-        """Take in groups that were added to an optimizer."""
-        for o, (ratios, optimizer) in enumerate(zip(self._ratios, self.optimizers, strict=True)):
-            for g, group in enumerate(optimizer.param_groups[len(ratios) :], start=len(ratios)):
-                rate = float(group["lr"])
-                # A rate copied from a group that is there already means: like that group. Any other is in the units
-                # of the starting rates.
-                like = (k for k in range(len(ratios)) if float(optimizer.param_groups[k]["lr"]) == rate)
-                ratio = next((ratios[k] for k in like), rate / self._reference)
-                good = 0 <= ratio < math.inf and (ratio == 0) == (rate == 0)
-                if not good and not self.observe_only:
-                    raise ValueError(
-                        f"lr of group {g} of optimizer {o} is {rate}, and that of the first group {self._reference}: "
-                        "their ratio is kept and has to be a finite number"
-                    )
-                ratios.append(ratio)
+    def _joined(self, key: tuple[int, int]) -> None:
+        """A group, by optimizer and index, has been given a ratio on the way."""
 
     def _split_groups(self) -> None:
         """A group for each parameter, in place; rates, options and ratios stay what they are."""
-        for optimizer in self.optimizers:
-            if acts_late(optimizer):
-                raise ValueError(
-                    f"{type(self).__name__}(scope='tensor') cannot split the groups of {type(optimizer).__name__}, "
-                    "which takes one only: use scope='global'"
-                )
-        for optimizer in self.optimizers:
-            optimizer.param_groups[:] = [part for group in optimizer.param_groups for part in _parts(group)]
-        self._ratios = [[] for _ in self.optimizers]
-        self._extend_ratios()
+        split(self.optimizers, self._ratios, type(self).__name__)
         self._written_ratios = [[] for _ in self.optimizers]
-        self._last_lr = self._rates()
-        self.base_lrs = [float(rate) for rate in self._last_lr]
+        self._last_lr = self._no_rates()
+        self.base_lrs = [float(rate) for rate in self._rates()]
 
     def _write_again(self, rate: float) -> None:
-        """What was written last: a measurement since may have changed the ratios."""
+        """After loading, what was written last: a measurement since may have changed the ratios."""
+        self._written, self._last_lr = [], self._no_rates()
+        if self.observe_only or not self.updates:
+            return
         old = [w + r[len(w) :] for w, r in zip(self._written_ratios, self._ratios, strict=True)]
         self._ratios, now = old, self._ratios
         self._write(rate)
-        self._ratios = now
+        self._ratios, self._last_lr = now, self._rates()
+        self._written = []  # an optimizer that is loaded after this has what its owner gave a group since
 
     def _write(self, rate: float) -> None:
         """The only place where a learning rate is written."""
@@ -301,20 +300,20 @@ class Scheduler(LRScheduler):
 
     # ---- hooks
 
-    def _check_alone(self) -> None:
-        for o, optimizer in enumerate(self.optimizers):
-            others = getattr(optimizer, "_optimizer_step_pre_hooks", {}).values()
-            if not self.observe_only and any(isinstance(h, _PreHook) and not h.scheduler.observe_only for h in others):
-                raise ValueError(
-                    f"optimizer {o} ({type(optimizer).__name__}) already has a scheduler of glyder: close() it first"
-                )
-
     def _attach(self) -> None:
         if not self.observe_only:
+            for _, other in self._others():  # one sets the rates: the newest, as the others may be out of reach
+                other.close()
             self._own_rates()
         for o, optimizer in enumerate(self.optimizers):
             self._handles.append(optimizer.register_step_pre_hook(_PreHook(self, o)))
             self._handles.append(optimizer.register_step_post_hook(_PostHook(self, o)))
+
+    def _others(self) -> list[tuple[int, Scheduler]]:
+        """Schedulers of these optimizers that were there before, and the index of the optimizer each was found at."""
+        hooks = ((o, h) for o, of in enumerate(self.optimizers) for h in of._optimizer_step_pre_hooks.values())
+        found = {id(h.scheduler): (o, h.scheduler) for o, h in hooks if isinstance(h, _PreHook)}
+        return [(o, other) for o, other in found.values() if not other.observe_only and other is not self]
 
     def _own_rates(self) -> None:
         """``initial_lr`` as torch's schedulers leave it; a tensor rate that groups share becomes one for each."""
@@ -336,10 +335,11 @@ class Scheduler(LRScheduler):
         if self._open or index in self._stepped:  # a step that raised, or one optimizer stepped more often
             self._repair()
         self._open, self._nested = True, False
+        self._unseen.stepped.add(index)
         if self._stepped:
             return None
         self._moves = False
-        self._extend_ratios()
+        self._take_in_groups()
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         if closure is None:
             self._begin_update()
@@ -393,6 +393,7 @@ class Scheduler(LRScheduler):
             self._guarded(self._end)
         finally:
             self._count(self.updates + 1)  # it was made, whatever came of looking at it
+            self._unseen.forget()
 
     def _guarded(self, act: Callable[[], float | None]) -> float | None:
         """Outside of autograd; and what only observes must not stop the training, whatever goes wrong."""
@@ -423,6 +424,7 @@ class Scheduler(LRScheduler):
             )
         self._hide_gradients()
         self.skipped += 1
+        self._unseen.forget()
 
     def _hide_gradients(self) -> None:
         """Let the optimizers make this step without gradients: parameters and optimizer state stay as they are."""
@@ -455,13 +457,6 @@ class Scheduler(LRScheduler):
     def _squared_length(self, grads: list[Tensor], where: Callable[[int], str] | None = None) -> float:
         """Of these gradients, as they are without a GradScaler's factor."""
         return inner_products([grads], [(0, 0)], where=where)[0] / self._gradient_scale() ** 2
-
-
-def _parts(group: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    names = group.get("param_names", [None] * len(group["params"]))
-    for p, name in zip(group["params"], names, strict=True):
-        rate = group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"]
-        yield group | {"params": [p], "lr": rate} | ({} if name is None else {"param_names": [name]})
 
 
 def _fits(value: float, rate: float | Tensor) -> bool:

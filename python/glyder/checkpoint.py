@@ -43,6 +43,7 @@ PLAIN = {
 
 def state_of(scheduler: LocalOptimumLR) -> dict[str, Any]:
     """Everything that a resumed run needs; nothing of it is shared with the scheduler."""
+    scheduler._take_in_groups()
     state = {key: copy.deepcopy(getattr(scheduler, name)) for key, name in PLAIN.items()}
     return state | {
         "version": STATE_VERSION,

@@ -74,7 +74,8 @@ class GlyderLR(Scheduler):
 
     The peak is annealed, linearly to zero unless told otherwise. Nothing but gradients, parameters and what the
     optimizer did to them is read, at the optimizer's own step hooks: no forward pass, no loss, no hook on the model.
-    The starting rate of the optimizer plays no part, only the ratios between its groups do.
+    The starting rate of the optimizer plays no part, only the ratios between its groups do. A group that is added on
+    the way, or that rested at ``lr=0`` and is given a rate, has the ratio of that rate to the first one's present rate.
 
     Args:
         optimizer: any torch optimizer, or a list of optimizers that are stepped together. With several of them and a
@@ -325,13 +326,14 @@ class GlyderLR(Scheduler):
         names = ", ".join(type(o).__name__ for o in self.optimizers)
         of = f" of {self.horizon}" if self.horizon else ""
         state = "searching the peak" if self._search is not None else f"peak {self.peak_lr:.3g}, {self.anneal}"
-        return f"GlyderLR({names}, update {self.updates}{of}, lr {self._applied():.3g}, {state})"
+        return f"GlyderLR({names}, update {self.updates}{of}, lr {self._acting:.3g}, {state})"
 
     def explain(self) -> str:
         """What was found so far and what it means, in a few sentences."""
         rates = ", ".join(f"{float(rate):.3g}" for rate in self.get_last_lr())
         if self._search is not None:
-            lines = [f"{self.updates} updates made; the peak is being searched, the learning rate is now {rates}."]
+            now = f", the learning rate is now {rates}" if self.updates else ""
+            lines = [f"{self.updates} updates made; the peak is being searched{now}."]
         else:
             found = f"found in the first {self._found} updates" if len(self._history) else "as it was given"
             lines = [
@@ -355,6 +357,7 @@ class GlyderLR(Scheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs to go on to the same bits: plain values and tensors."""
+        self._take_in_groups()
         return {
             "version": STATE_VERSION,
             "scheduler": "GlyderLR",
@@ -408,10 +411,7 @@ class GlyderLR(Scheduler):
             self._search.load(saved["search"])
         self._said, self._reasons = set(saved["said"]), Counter(saved["reasons"])
         self._history.load(saved["history"])
-        self._written = []
-        if self.updates:
-            self._write_again(self._written_rate)
-            self._last_lr = self._rates()
+        self._write_again(self._written_rate)
 
     def _options(self) -> dict[str, Any]:
         return {"anneal": self.anneal, **self._shape, "warmup": self.warmup, **self._bounds.config}

@@ -493,7 +493,4 @@ class LocalOptimumLR(Scheduler):
         """The rest of loading: the displacement to measure, and the rate."""
         self._noted, self._pending = None, None if self._at_once else pending
         self._watch(self.updates)
-        self._written = []
-        if not self.observe_only and self.updates:
-            self._write_again(self._written_rate)
-            self._last_lr = self._rates()
+        self._write_again(self._written_rate)

@@ -88,7 +88,9 @@ class RuleLR(Scheduler):
     """Base of the schedulers of one rule. Subclasses set ``RULE`` and define :meth:`_statistics`.
 
     Args:
-        optimizer: any torch optimizer, or a list of them. Its rate is where the rule starts from.
+        optimizer: any torch optimizer, or a list of them. Its rate is where the rule starts from. A group that is added
+            on the way, or that rested at ``lr=0`` and is given a rate, goes on from the ratio of that rate to the first
+            group's present one.
         config: of the rule.
         total_steps: number of updates of the whole run; needed by schedules with a horizon.
         anneal: a schedule as for ``GlyderLR``, as a factor on the rule's rate. None: the rule's rate as it is.
@@ -256,22 +258,29 @@ class RuleLR(Scheduler):
         for key, indices in by_group([place for place, _ in found]).items():
             yield self._block(key), [found[i] for i in indices]
 
-    def _block(self, key: Key) -> Block:
+    def _block(self, key: Key, reference: float | None = None) -> Block:
         if key not in self._blocks:
             growth = _core.Rule("growth", max_growth=self._max_growth, power=math.inf)
-            base = self._bounds.update(rate=self._first_base(key))[0]
-            self._blocks[key] = Block(key, _core.Rule(self.RULE, **self._config), growth, base)
+            base = self._first_base(key, self._reference if reference is None else reference)
+            rule = _core.Rule(self.RULE, **self._config)
+            self._blocks[key] = Block(key, rule, growth, self._bounds.update(rate=base)[0])
         return self._blocks[key]
 
-    def _first_base(self, key: Key) -> float:
-        """Where a block starts from: the optimizer's rate, or the block that a later group was given the rate of."""
+    def _joined(self, key: tuple[int, int]) -> None:
+        """In a run that has come somewhere else, ratios are to where it is now."""
+        first = next((block for block in self._blocks.values() if block.applied > 0), None)
+        if self.scope != "global" and first is not None and first.key is not None:
+            self._block(key, first.base / self._ratios[first.key[0]][first.key[1]])
+
+    def _first_base(self, key: Key, reference: float) -> float:
+        """Where a block starts from: the reference rate, or the block that a later group was given the rate of."""
         if key is None:
-            return self._reference
+            return reference
         rate = float(self.optimizers[key[0]].param_groups[key[1]]["lr"])
         for other, block in self._blocks.items():
             if other is not None and float(self.optimizers[other[0]].param_groups[other[1]]["lr"]) == rate:
                 return block.base
-        return self._reference * self._ratios[key[0]][key[1]]
+        return reference * self._ratios[key[0]][key[1]]
 
     def _look(self, block: Block, members: list[tuple[Place, Tensor]], loss: float | None) -> Look:
         scale = self._gradient_scale()
@@ -363,6 +372,7 @@ class RuleLR(Scheduler):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs to go on to the same bits: plain values and tensors."""
+        self._take_in_groups()
         blocks = [
             [b.key, b.base, b.applied, b.rule.state, b.growth.state, self._kept_lr.get(b.key)]
             for b in self._blocks.values()
@@ -423,10 +433,8 @@ class RuleLR(Scheduler):
             self._search.copies = copies
         self._said, self._reasons = set(saved["said"]), Counter(saved["reasons"])
         self._history.load(saved["history"])
-        self._noted, self._written = None, []
-        if self.updates:
-            self._write(next(iter(self._blocks.values())).applied)
-            self._last_lr = self._rates()
+        self._noted, self._written_ratios = None, [[] for _ in self.optimizers]  # written are those that were saved
+        self._write_again(next((block.applied for block in self._blocks.values()), 0.0))
 
     def _options(self) -> dict[str, Any]:
         config = {"anneal": self.anneal, **self._shape, "warmup": self.warmup, "scope": self.scope}

@@ -33,10 +33,11 @@ class Edge:
         least = min(lengths)
         sudden = 0.5 * math.log10(s["gg"]) > least + self.c["sudden"]
         over = lengths[-1] > least + self.c["grown"] or sudden
-        if not over and len(self.seen) <= self.c["longest"]:
+        h = walk(self.mean([s["relative"] for s in self.parts()[lengths.index(least)]]), s["energy"])
+        far = h is not None and s["lr"] > h * 10 ** self.c["above"]
+        if not over and not far and len(self.seen) <= self.c["longest"]:
             return s["lr"] * 10**self.pace, "keep", "rising"
-        relative = self.mean([s["relative"] for s in self.parts()[lengths.index(least)]])
-        edge = between(s["lr"], walk(relative, s["energy"]), self.c["share"], self.c["apart"])
+        edge = between(s["lr"], h and min(h, s["lr"]), self.c["share"], self.c["apart"])
         self.peak = self.c["sigma"] * self.c["gain"] * edge
         return self.peak, "keep", "found" if over else "no_edge"
 
@@ -78,12 +79,12 @@ CASES = [
         Edge,
         [
             {},
-            {"grown": 0.2, "sigma": 3.0},
-            {"grown": 3.0, "sudden": 3.0, "share": 0.0, "below": 0.1},
-            {"grown": 3.0, "sudden": 1.1},
-            {"longest": 500.0, "memory": 2.0, "grown": 0.3, "sudden": 1.4, "share": 1.0, "apart": 0.1},
+            {"grown": 0.2, "sigma": 3.0, "above": 99.0},
+            {"grown": 3.0, "sudden": 3.0, "share": 0.0, "below": 0.1, "above": 99.0},
+            {"grown": 3.0, "sudden": 1.1, "above": 0.5},
+            {"longest": 500.0, "memory": 2.0, "grown": 0.3, "sudden": 1.4, "share": 1.0, "apart": 0.1, "above": 99.0},
             {"longest": 12.5, "earliest": 5.5, "memory": 0.1, "grown": 1.2, "sudden": 5.0, "gain": 2.0},
-            {"longest": math.inf, "pace": 0.01, "earliest": 40.0, "grown": 0.15},
+            {"longest": math.inf, "pace": 0.01, "earliest": 40.0, "grown": 0.15, "above": 99.0},
             {"longest": 6.0, "earliest": 10.0, "pace_total": 0.1},
             {"longest": 1.0},
         ],

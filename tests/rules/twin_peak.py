@@ -18,8 +18,8 @@ def walk(relative: float, energy: float) -> float | None:
 
 
 def between(z: float, h: float | None, share: float, apart: float) -> float:
-    """Geometric mean, in decades; h counts as no more than ``apart`` decades below z."""
-    return z if h is None else z * 10 ** (share * max(math.log10(h / z), -apart))
+    """Geometric mean, in decades; h counts as no more than ``apart`` decades away from z."""
+    return z if h is None else z * 10 ** (share * min(max(math.log10(h / z), -apart), apart))
 
 
 class Peak:

@@ -34,7 +34,6 @@ def test_is_a_scheduler_and_construction_leaves_the_rate(make: Any) -> None:
     _, optimizer, scheduler = _run(make, lr=0.25)
     assert isinstance(scheduler, LRScheduler)
     assert optimizer.param_groups[0]["lr"] == 0.25
-    assert scheduler.get_last_lr() == [0.25]
     assert scheduler.base_lrs == [0.25]
     assert optimizer.param_groups[0]["initial_lr"] == 0.25
 
@@ -187,17 +186,6 @@ def test_a_copy_of_the_model_alone_is_a_plain_model() -> None:
     backward(copied, 3)
     assert same(scheduler.state_dict(), state)
     assert scheduler._sampler.stream.last is None
-
-
-@BOTH
-def test_two_schedulers_on_one_optimizer(make: Any) -> None:
-    model, optimizer, scheduler = _run(make)
-    for another in (glyder.GlyderLR, glyder.LocalOptimumLR):
-        with pytest.raises(ValueError, match=r"optimizer 0 \(AdamW\) already has a scheduler.*close\(\)"):
-            another(optimizer, model)
-    glyder.LocalOptimumLR(optimizer, model, observe_only=True)
-    scheduler.close()
-    make(optimizer, model)
 
 
 @SEARCHED

@@ -235,17 +235,17 @@ def test_passes_over_the_closure_are_counted(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, member in FAMILY.items() if "group" in member.scopes])
-def test_a_group_that_is_added_starts_where_the_one_it_has_the_rate_of_is(name: str) -> None:
-    """Not where that one started from, and not in the units of its annealed rate."""
+def test_a_group_that_is_added_starts_where_the_others_have_come_to(name: str) -> None:
+    """In proportion to their rates as they are: neither where they started from, nor in units of an annealed rate."""
     run = Run(name, scope="group", max_lr=1e-3, anneal="linear", total_steps=UPDATES)
     run.go(0, 20)
     first, second = (block.base for block in run.scheduler._blocks.values())
-    for rate, base in ((run.optimizer.param_groups[1]["lr"], second), (0.5 * FAMILY[name].rate, None)):
+    now, other = (group["lr"] for group in run.optimizer.param_groups)
+    for rate, base in ((other, second), (now / 8, first / 8)):
         run.optimizer.add_param_group({"params": [nn.Parameter(torch.ones(3))], "lr": rate})
-        run.scheduler._extend_ratios()
+        run.scheduler._take_in_groups()
         key = 0, len(run.optimizer.param_groups) - 1
-        got = run.scheduler._block(key).base
-        assert got == (base if base is not None else min(1e-3, 0.5 * FAMILY[name].rate)), first
+        assert run.scheduler._block(key).base == pytest.approx(base, rel=1e-14)
 
 
 @pytest.mark.parametrize("name", [name for name, member in FAMILY.items() if "tensor" in member.scopes])
