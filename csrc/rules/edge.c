@@ -37,6 +37,7 @@
     X(above, 2, 0, INFINITY, GL_OPEN)                                                                                  \
     X(pace, 0.1, 0, INFINITY, GL_OPEN)                                                                                 \
     X(pace_total, 3.5, 0, INFINITY, GL_OPEN)                                                                           \
+    X(fastest, 0.5, 0, INFINITY, GL_OPEN)                                                                              \
     X(memory, 0.3, 0, INFINITY, GL_OPEN)                                                                               \
     X(grown, 0.55, 0, INFINITY, GL_OPEN)                                                                               \
     X(sudden, 1, 0, INFINITY, GL_OPEN)                                                                                 \
@@ -66,7 +67,7 @@ static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
 static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
     const struct gl_edge_config *c = config;
     struct gl_edge_state *x = state;
-    double pace = isinf(c->longest) ? c->pace : fmax(c->pace, c->pace_total / c->longest);
+    double pace = fmax(c->pace, fmin(c->fastest, c->pace_total / c->longest));
     double keep = fmax(0, 1 - pace / c->memory), v, h;
     int over;
 

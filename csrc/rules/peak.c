@@ -27,7 +27,8 @@
  *   peak = sigma gain z^(1-share) h^share
  *
  * Farther than `far` decades below h, where nothing is to be learned, and where no length is known, the rate moves
- * twice as fast, and these updates do not count.  The pace of a search of n updates is at least `pace_total`/n.
+ * twice as fast, and these updates do not count.  The pace of a search of n updates is at least `pace_total`/n, but no
+ * more than `fastest`: a cosine is known an update late, and the mean of some lags behind.
  *
  * The vote, h, the mean and all constants are ours, found by experiment (benchmarks/results/LESSONS.md).
  *
@@ -45,7 +46,8 @@
     X(below, 0.4, 0, INFINITY, GL_OPEN)                                                                                \
     X(far, 1, 0, INFINITY, GL_OPEN)                                                                                    \
     X(pace, 0.08, 0, INFINITY, GL_OPEN)                                                                                \
-    X(pace_total, 3, 0, INFINITY, GL_OPEN)                                                                             \
+    X(pace_total, 2, 0, INFINITY, GL_OPEN)                                                                             \
+    X(fastest, 0.5, 0, INFINITY, GL_OPEN)                                                                              \
     X(quick, 0.7, 0, 1, GL_OPEN_UPPER)                                                                                 \
     X(slow, 0.9, 0, 1, GL_OPEN_UPPER)                                                                                  \
     X(gain, 1.25, 0, INFINITY, GL_OPEN)                                                                                \
@@ -87,7 +89,7 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     x->seen += 1;
     if (x->seen == 1 && h > 0)
         return gl_keep(h * pow(10, -c->below), GL_REASON_rising);
-    pace = fmax(c->pace, c->pace_total / c->updates);
+    pace = fmax(c->pace, fmin(c->fastest, c->pace_total / c->updates));
     x->mean = c->quick * x->mean + (1 - c->quick) * s->cosine;
     x->square = c->slow * x->square + (1 - c->slow) * s->cosine * s->cosine;
     step = x->square > 0 ? pace * fmin(1, fmax(-1, x->mean / (1 - pow(c->quick, x->seen)) /

@@ -22,10 +22,6 @@ from glyder.measure import products_each, snapshot
 VISIBLE, VISIBLE_HALF = 1e-4, 1e-2
 """Relative displacement that the first updates aim at: what the parameters' dtype can carry with some digits."""
 
-FASTEST = 0.5
-"""Decades that the rate may rise by in one update, however short the search: one that has three updates would take
-steps of a whole decade on the word of a single cosine."""
-
 Found = Sequence[tuple[Place, Tensor]]
 """Parameters that have gradients, and where they are now. A search keeps what it knows of a parameter by the parameter
 itself: others move up to its place when it is taken out of its optimizer."""
@@ -85,8 +81,7 @@ class Search:
 
     def __init__(self, optimizers: Sequence[Optimizer], updates: int) -> None:
         self.optimizers = optimizers
-        total = min(_core.Rule("peak").config["pace_total"], FASTEST * updates)
-        self.rule = _core.Rule("peak", updates=float(updates), longest=2.0 * updates, pace_total=total)
+        self.rule = _core.Rule("peak", updates=float(updates), longest=2.0 * updates)
         self.start = _core.Rule("start")
         self.lengths: dict[Tensor, float] = {}  # ||x||^2 when it was first seen
         self.before: tuple[Found, list[Tensor]] | None = None  # and a copy of each

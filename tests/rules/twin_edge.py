@@ -15,7 +15,7 @@ from .twin_peak import between, walk
 class Edge:
     def __init__(self, **config: float) -> None:
         self.c = _core.Rule("edge").config | config
-        self.pace = max(self.c["pace"], self.c["pace_total"] / self.c["longest"])
+        self.pace = max(self.c["pace"], min(self.c["fastest"], self.c["pace_total"] / self.c["longest"]))
         self.keep = max(0.0, 1 - self.pace / self.c["memory"])
         self.seen: list[Stats] = []
         self.peak = 0.0

@@ -25,7 +25,7 @@ def between(z: float, h: float | None, share: float, apart: float) -> float:
 class Peak:
     def __init__(self, **config: float) -> None:
         self.c = _core.Rule("peak").config | config
-        self.pace = max(self.c["pace"], self.c["pace_total"] / self.c["updates"])
+        self.pace = max(self.c["pace"], min(self.c["fastest"], self.c["pace_total"] / self.c["updates"]))
         self.seen: list[Stats] = []
         self.counted: list[float] = []  # steps in decades, and with them the statistics that they were made at
         self.at: list[Stats] = []

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import glyder
+from glyder import _core
 
 from ..rules.reference import Spike
 from ..rules.twin_edge import Edge
@@ -175,7 +176,7 @@ def test_the_edge_of_a_quadratic(steep: float, momentum: float) -> None:
 
 
 def test_gradients_that_never_grow() -> None:
-    """A plane: the search ends when its time is over, and says so."""
+    """A plane: the search ends two decades above the length of the run, and says so."""
     x = torch.ones(20, requires_grad=True)
     optimizer = torch.optim.SGD([x])
     scheduler = glyder.GlyderLR(optimizer, total_steps=UPDATES, warmup=WARMUP)
@@ -187,7 +188,11 @@ def test_gradients_that_never_grow() -> None:
         steps += 1
     assert scheduler.history["reason"][-1] == "no_edge"
     assert scheduler.reasons["no_edge"] == 1
-    assert steps == WARMUP + 2, "one to begin with, and one to go back"
+    rule = _core.Rule("edge").config
+    pace = rule["pace_total"] / WARMUP
+    rising = math.ceil((rule["below"] + rule["above"]) / pace)
+    assert steps == rising + 3, "one to begin with, one that sets the rate, and one to go back"
+    assert rising + 3 < WARMUP + 2, "before its time is over"
     assert torch.equal(x.detach(), torch.ones(20))
 
 
