@@ -5,8 +5,8 @@
  * can bear: the edge itself has to be met.  The rate rises by `pace` decades an update from h 10^-below, and
  *
  *   v_t   = exponential mean of log10 ||g_t|| over `memory` decades of the rate, bias-corrected
- *   edge  = the rate at which v_t is `grown` above the least v so far, gradients having grown threefold, or one is
- *           tenfold: `sudden` above it
+ *   edge  = the rate at which v_t is `grown` above the least v so far or the first length, gradients having grown
+ *           threefold, or one is tenfold: `sudden` above it
  *
  * What was learned on the way is given up: the caller goes back to where the search began.  What a run of given length
  * can bear is h, the rate at which it makes a random walk as long as its parameters (peak.h; r = ||d||^2/||x||^2 of the
@@ -15,6 +15,9 @@
  *   peak = sigma gain edge^(1-share) min(h, edge)^share
  *
  * A short run with large batches may have to walk farther than its edge lets it: the edge holds.
+ *
+ * Gradients that have grown within the `earliest` updates tell that the search began above the edge: it begins again,
+ * from where it began, at a rate `lower` decades lower, `tries` times in all.
  *
  * Where gradients have not grown within `longest` updates, or `above` decades over h (convex losses have no edge that a
  * few steps could meet), the rate reached stands for the edge.
@@ -43,9 +46,13 @@
     X(sudden, 1, 0, INFINITY, GL_OPEN)                                                                                 \
     X(gain, 0.36, 0, INFINITY, GL_OPEN)                                                                                \
     X(share, 0.65, 0, 1, GL_CLOSED)                                                                                    \
-    X(apart, 2, 0, INFINITY, GL_CLOSED)
+    X(apart, 2, 0, INFINITY, GL_CLOSED)                                                                                \
+    X(lower, 1.5, 0, INFINITY, GL_OPEN)                                                                                \
+    X(tries, 3, 1, INFINITY, GL_CLOSED)
 #define STATE(X)                                                                                                       \
     X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
+    X(begun, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
+    X(first, 0, -INFINITY, INFINITY, GL_OPEN)                                                                          \
     X(weight, 0, 0, 1, GL_CLOSED)                                                                                      \
     X(length, 0, -INFINITY, INFINITY, GL_OPEN)                                                                         \
     X(relative, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                         \
@@ -81,7 +88,9 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
         return gl_keep(x->peak, GL_REASON_kept);
     x->count += 1;
     if (x->count == 1) {
-        h = gl_walk(s->relative, s->energy);
+        x->begun = 1;
+        x->first = x->least = 0.5 * log10(s->gg);
+        x->walk = h = gl_walk(s->relative, s->energy);
         return gl_keep(h > 0 ? h * pow(10, -c->below) : s->lr, GL_REASON_rising);
     }
     x->weight = keep * x->weight + (1 - keep);
@@ -89,10 +98,17 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     x->relative = keep * x->relative + (1 - keep) * s->relative;
     v = x->length / x->weight;
     if (x->count <= c->earliest || v < x->least) {
-        x->least = v;
+        x->least = fmin(v, x->first);
         x->walk = gl_walk(x->relative / x->weight, s->energy); /* before gradients grow */
     }
     over = v > x->least + c->grown || 0.5 * log10(s->gg) > x->least + c->sudden;
+    if (over && x->count <= 1 + c->earliest && x->begun < c->tries) {
+        x->begun += 1;
+        x->count = 1;
+        x->weight = x->length = x->relative = 0;
+        x->least = x->first;
+        return gl_keep(s->lr * pow(10, -c->lower), GL_REASON_restarted);
+    }
     if (!over && x->count <= c->longest && !(x->walk > 0 && s->lr > x->walk * pow(10, c->above)))
         return gl_keep(s->lr * pow(10, pace), GL_REASON_rising);
     x->peak = c->sigma * gl_peak_between(c->gain, s->lr, fmin(x->walk, s->lr), c->share, c->apart);

@@ -10,9 +10,8 @@ The hooks hold the scheduler, so that it lives as long as the optimizer, also wh
 
 from __future__ import annotations
 
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +20,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from glyder.groups import check_ratios, reference_of, split, starting_rates, take_in
+from glyder.groups import check_apart, check_ratios, fits, reference_of, split, starting_rates, take_in
 from glyder.measure import inner_products
 from glyder.nesting import within_another
+from glyder.state import check_state
 from glyder.support import acts_late, check_optimizer
 from glyder.unseen import Unseen
-
-STATE_VERSION = 5
 
 
 class GlyderWarning(UserWarning):
@@ -61,6 +59,8 @@ class Scheduler(LRScheduler):
             raise ValueError(f"{type(self).__name__}(optimizer=...) needs at least one optimizer, got an empty list")
         for o in optimizers:
             check_optimizer(o, type(self).__name__, observe_only)
+        if not observe_only:
+            check_apart(optimizers, type(self).__name__)
         self.optimizers: list[Optimizer] = optimizers
         self.optimizer = optimizers[0]
         self.observe_only = observe_only
@@ -88,8 +88,8 @@ class Scheduler(LRScheduler):
             self._say(
                 "replaced",
                 f"optimizer {o} ({type(optimizers[o]).__name__}) has a {type(other).__name__} already, which gives way "
-                f"and is closed: the new {type(self).__name__} goes on from where parameters and optimizer are. Where "
-                "both were wanted, give each an optimizer of its own",
+                f"and is closed: the new {type(self).__name__} goes on from {other._leaves_at()}. Where both were "
+                "wanted, give each an optimizer of its own",
                 level=4,
             )
 
@@ -97,9 +97,13 @@ class Scheduler(LRScheduler):
 
     def step(self, epoch: int | None = None) -> None:
         """Sets no rate: that was done in the update itself. Says so where calls come and no updates."""
-        message = self._unseen.call(type(self).__name__, self.updates) if self._handles else None
+        if not self._handles:
+            return
+        message = self._unseen.call(type(self).__name__, self.updates)
         if message is not None:
             self._say("unseen", message)
+        if self._unseen.calls > 1:
+            self._guarded(self._left_out)
 
     def get_last_lr(self) -> list[float | Tensor]:
         """The rates that the latest update was made with, one per group, 0 before the first; tensors are copies."""
@@ -153,6 +157,13 @@ class Scheduler(LRScheduler):
     def _saw_loss(self, loss: Any) -> None:
         """What a closure returned, before the update that it gave the gradients of."""
 
+    def _leaves_at(self) -> str:
+        """Where :meth:`close` would leave parameters and optimizer."""
+        return "where parameters and optimizer are"
+
+    def _left_out(self) -> None:
+        """``step()`` was called and there was no update."""
+
     def _abandon(self) -> None:
         """An update was begun and never finished: forget what was noted for it."""
 
@@ -168,22 +179,8 @@ class Scheduler(LRScheduler):
             "effect; give the right total_steps, or call extend(total_steps)",
         )
 
-    def _check_state(self, saved: dict[str, Any], of: str) -> None:
-        """Refuse a state of another release, of other groups, or of another scheduler or rule than ``of``."""
-        if saved.get("version") != STATE_VERSION:
-            raise ValueError(
-                f"load_state_dict: this state has version {saved.get('version')!r}, and this glyder reads version "
-                f"{STATE_VERSION}: finish the run with the release that saved it"
-            )
-        found = saved.get("scheduler", saved.get("rule"))
-        if found != of:
-            raise ValueError(
-                f"load_state_dict: this state is of {found!r}, and this scheduler is {of!r}: load it into a scheduler "
-                "of the kind that saved it"
-            )
-        groups, here = [len(r) for r in saved["ratios"]], [len(o.param_groups) for o in self.optimizers]
-        if groups != here:
-            raise ValueError(f"the state is of optimizers with {groups} parameter groups, these have {here}")
+    def _check_state(self, saved: dict[str, Any], of: str, keys: Iterable[str] = ("ratios",)) -> None:
+        check_state(saved, of, keys, self.optimizers)
 
     def _groups(self) -> Iterator[dict[str, Any]]:
         return (group for o in self.optimizers for group in o.param_groups)
@@ -280,7 +277,7 @@ class Scheduler(LRScheduler):
         """The only place where a learning rate is written."""
         groups = list(self._groups())
         values = [rate * ratio for ratios in self._ratios for ratio in ratios]
-        if not all(_fits(value, group["lr"]) for value, group in zip(values, groups, strict=True)):
+        if not all(fits(value, group["lr"]) for value, group in zip(values, groups, strict=True)):
             self._say("overflow", f"a learning rate would overflow ({max(values)}): all stay as they were (said once)")
             return
         now = [group["lr"] for group in groups]
@@ -457,11 +454,6 @@ class Scheduler(LRScheduler):
     def _squared_length(self, grads: list[Tensor], where: Callable[[int], str] | None = None) -> float:
         """Of these gradients, as they are without a GradScaler's factor."""
         return inner_products([grads], [(0, 0)], where=where)[0] / self._gradient_scale() ** 2
-
-
-def _fits(value: float, rate: float | Tensor) -> bool:
-    """Whether the value is finite in the type that the rate has."""
-    return abs(value) <= (torch.finfo(rate.dtype).max if isinstance(rate, Tensor) else sys.float_info.max)
 
 
 @dataclass(eq=False)

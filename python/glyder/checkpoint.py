@@ -8,8 +8,9 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from glyder import _core
-from glyder.base import STATE_VERSION, Place
+from glyder.base import Place
 from glyder.displacement import Displacement
+from glyder.state import STATE_VERSION
 
 if TYPE_CHECKING:
     from glyder.local_optimum import LocalOptimumLR

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from glyder import _core
@@ -33,12 +33,20 @@ class EdgeSearch:
         optimizers: those that are stepped.
         ratios: of the groups' rates to the reference rate.
         updates: of the search, at most.
+        model: whose buffers go back with the parameters, if any.
     """
 
-    def __init__(self, optimizers: Sequence[Optimizer], ratios: Sequence[Sequence[float]], updates: int) -> None:
-        self.optimizers, self.ratios = optimizers, ratios
+    def __init__(
+        self,
+        optimizers: Sequence[Optimizer],
+        ratios: Sequence[Sequence[float]],
+        updates: int,
+        model: nn.Module | None = None,
+    ) -> None:
+        self.optimizers, self.ratios, self.model = optimizers, ratios, model
         self.rule = _core.Rule("edge", longest=float(updates))
         self.begin: dict[Tensor, Tensor] = {}
+        self.buffers: dict[str, Tensor] = {}  # by name, as they were then
         self.lengths: dict[Tensor, float] = {}  # ||x||^2 at the beginning
         self.reach = 0.0  # of the last gradients, see _reach
         self.row: dict[str, Any] = {}
@@ -48,13 +56,25 @@ class EdgeSearch:
         rate, _ = first_rate(self.optimizers, params, gg)
         return rate
 
-    def note(self, found: Found) -> None:
-        """Before an update: copy what it will move for the first time."""
+    def lengthen(self, updates: int) -> None:
+        """Change the number of updates, to more or to fewer."""
+        state = self.rule.state
+        self.rule = _core.Rule("edge", **self.rule.config | {"longest": float(updates)})
+        self.rule.load(state)
+
+    def note(self, found: Found) -> bool:
+        """Before an update: copy what it will move for the first time. Whether that began the copy of the
+        parameters, of which later ones are a part."""
+        begun = bool(self.begin)
+        if not begun and self.model is not None:
+            named = dict(self.model.named_buffers())
+            self.buffers = dict(zip(named, snapshot(list(named.values())), strict=True))
         new = [p for _, p in found if p not in self.begin]
         if new:
             (xx,) = products_each([new], [(0, 0)])
             self.lengths |= dict(zip(new, xx, strict=True))
             self.begin |= dict(zip(new, snapshot(new), strict=True))
+        return not begun and bool(new)
 
     def made(self, lr: float) -> None:
         """After an update."""
@@ -62,7 +82,7 @@ class EdgeSearch:
     def forget(self) -> None:
         """An update was begun and not made."""
 
-    def look(self, rate: float, found: Found, gg: float, energy: float) -> tuple[float, str]:
+    def look(self, rate: float, found: Found, gg: float, energy: float, top: float = math.inf) -> tuple[float, str]:
         """With the gradients of the next update: its rate, and the reason.
 
         Args:
@@ -70,9 +90,10 @@ class EdgeSearch:
             found: what the update to come will move.
             gg: squared length of its gradients.
             energy: sum of the squared schedule factors over the run.
+            top: the highest rate there is: where gradients bear it, the search is over.
         """
         self.row = {}
-        if not self.begin:
+        if not self.begin or (gg >= OVERFLOW and not self.rule.state["count"]):  # the first step is harmless
             return rate, "kept"
         if gg < OVERFLOW:
             self.reach = self._reach(found, gg)
@@ -81,8 +102,20 @@ class EdgeSearch:
         xx = xx if xx > 0 else float(sum(p.numel() for _, p in found))  # as in start.c
         relative, _ = _core.sum_of_ratios([self.reach], [xx])
         new, action, reason = self.rule.update(gg=gg, relative=relative, lr=rate, energy=energy)
-        self.row = {"relative": math.sqrt(relative), "peak": self.rule.state["peak"] or math.nan}
+        if reason == "rising" and rate >= top and self.rule.state["count"] > self.rule.config["earliest"]:
+            new, reason = min(top, self._highest()), "no_edge"
+        peak = new if reason in ("found", "no_edge") else math.nan
+        self.row = {"relative": math.sqrt(relative), "peak": peak}
         return (new, reason) if action == "keep" else (rate, reason)
+
+    def _highest(self) -> float:
+        """The peak of a search that no gradient ends, by the length of the run alone; infinite where it is unknown."""
+        c, h = self.rule.config, self.rule.state["walk"]
+        return c["sigma"] * c["gain"] * h * 10 ** ((1 - c["share"]) * c["above"]) if h else math.inf
+
+    def may_be_over(self, rate: float) -> bool:
+        """Whether gradients that are not finite can be this rate's doing: not far below the length of the run."""
+        return rate >= 0.5 * self.rule.state["walk"]
 
     def _reach(self, found: Found, gg: float) -> float:
         """Squared length that all steps of these gradients come to at a reference rate of 1, by groups.
@@ -113,6 +146,10 @@ class EdgeSearch:
                 if p in present:
                     p.copy_(x)
                     self.optimizers[present[p][0]].state.get(p, {}).pop("momentum_buffer", None)
+            for name, now in self.model.named_buffers() if self.model is not None else ():
+                then = self.buffers.get(name)
+                if then is not None and then.shape == now.shape and not torch.equal(then.to(now.device), now):
+                    now.copy_(then)
         return True
 
     # ---- checkpoints
@@ -120,10 +157,12 @@ class EdgeSearch:
     def state(self) -> dict[str, Any]:
         """Plain values and tensors."""
         begin, lengths = (by_place(self.optimizers, known) for known in (self.begin, self.lengths))
-        return {"rule": self.rule.state, "begin": begin, "lengths": lengths, "reach": self.reach}
+        buffers = {name: then.clone() for name, then in self.buffers.items()}
+        return {"rule": self.rule.state, "begin": begin, "lengths": lengths, "reach": self.reach, "buffers": buffers}
 
     def load(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state`."""
         self.rule.load(state["rule"])
         self.begin, self.lengths = (by_parameter(self.optimizers, state[name]) for name in ("begin", "lengths"))
         self.reach = state["reach"]
+        self.buffers = {name: then.clone() for name, then in state["buffers"].items()}

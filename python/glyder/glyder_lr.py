@@ -6,7 +6,6 @@ batch along the displacement just made (``csrc/rules/peak.c``).
 
 from __future__ import annotations
 
-import copy
 import functools
 import logging
 import math
@@ -20,12 +19,15 @@ from torch.optim import Optimizer
 
 from glyder import _core, options
 from glyder.annealing import energy
-from glyder.base import STATE_VERSION, Scheduler
+from glyder.base import Scheduler
 from glyder.edge import OVERFLOW, EdgeSearch
 from glyder.history import History
+from glyder.peak_checkpoint import restore, state_of
+from glyder.peak_words import explain
 from glyder.recipe import held
 from glyder.search import Search
-from glyder.support import descends, follows_gradients, natural_rate
+from glyder.support import bearable_rate, descends, follows_gradients, natural_rate
+from glyder.unseen import PATIENCE
 
 LOG = logging.getLogger("glyder")
 
@@ -53,6 +55,10 @@ SHORTEST = 20
 TOO_HIGH = 10.0
 """What the rate is divided by where a step of the search has led to gradients that are not finite."""
 
+LOST = 20
+"""Gradients in a row that are not finite, and neither bad batches nor a GradScaler's factor, which is halved each time.
+"""
+
 SMALL = 4096
 """Elements of the tensors whose gradients are looked at for infinities and NaN where nothing else needs ||g||."""
 
@@ -69,8 +75,8 @@ class GlyderLR(Scheduler):
     rate h at which a run of this length walks by the length of its parameters, is the peak (``csrc/rules/peak.c``).
 
     With optimizers whose steps are as long as gradients make them (SGD), the rate rises until gradients grow threefold.
-    Then the parameters are set back to where the search began, and a part of that rate, drawn towards h as well, is
-    the peak (``csrc/rules/edge.c``), behind a linear warm-up.
+    Then the parameters are set back to where the search began, in a step that is not counted in :attr:`updates`, and a
+    part of that rate, drawn towards h where h is lower, is the peak (``csrc/rules/edge.c``), behind a linear warm-up.
 
     The peak is annealed, linearly to zero unless told otherwise. Nothing but gradients, parameters and what the
     optimizer did to them is read, at the optimizer's own step hooks: no forward pass, no loss, no hook on the model.
@@ -80,25 +86,28 @@ class GlyderLR(Scheduler):
     Args:
         optimizer: any torch optimizer, or a list of optimizers that are stepped together. With several of them and a
             ``GradScaler``, call ``scaler.unscale_`` on each before the first is stepped.
-        model, loss: not needed, and not looked at; here so that they may be given.
+        model: not needed; with SGD its buffers (BatchNorm) are set back with the parameters.
+        loss: not needed, and not looked at; here so that it may be given.
         total_steps: updates of the whole run, at least 20. Without it the run has no horizon, and ``anneal`` is
             ``"rsqrt"``.
         anneal: ``"linear"`` (default), ``"cosine"``, ``"polynomial"``, ``"wsd"``, ``"rsqrt"``, ``"constant"`` or None
             (the same), or a pair ``("polynomial", {"power": 2.0})``.
-        warmup: updates of the search, at most (with SGD it ends where the edge is met); with ``peak_lr`` those of a
-            linear warm-up. Default: a tenth of the run, but 8 to 80.
-        scale: a factor on the peak that is found.
+        warmup: updates of the search, up to half of ``total_steps``: with SGD at most, as it ends where the edge is
+            met; with other optimizers at least, and up to twice as many where it begins far below the peak. With
+            ``peak_lr`` those of a linear warm-up. Default: a tenth of the run, but 8 to 80.
+        scale: a factor on the peak that is found; may be set on the way.
         min_lr, max_lr: bounds of the peak and of the rates before it, of the first group.
         peak_lr: a peak that is known, from an earlier run perhaps: nothing is searched.
 
     Raises:
         TypeError, ValueError: on construction, in call form, with the value and the remedy.
 
-    An update whose gradients are infinite or not a number is made without gradients: parameters and optimizer state
-    stay as they are, it is counted in :attr:`skipped` and not in :attr:`updates`, and said once. Where gradients make
-    the length of a step (SGD), one that is far longer than usual makes a shorter one, and gradients that grow on and
-    on lower the rate for good. With other optimizers the gradients of the smallest tensors alone are looked at once the
-    peak is found, so that an update costs next to nothing.
+    An update is made without gradients where those that are looked at are infinite or not a number: parameters and
+    optimizer state stay as they are, it is counted in :attr:`skipped` and not in :attr:`updates`, and said once. All
+    are looked at while the peak is searched, and with SGD to the end; with other optimizers those of the smallest
+    tensors alone once it is found, so that an update costs next to nothing. Where gradients make the length of a step
+    (SGD), one that is far longer than usual makes a shorter one, and gradients that grow on and on lower the rate for
+    good.
 
     Example:
         >>> sched = glyder.GlyderLR(opt, total_steps=len(loader) * epochs)
@@ -106,8 +115,9 @@ class GlyderLR(Scheduler):
         ...     loss_fn(model(x), y).backward()
         ...     opt.step(); sched.step(); opt.zero_grad()
 
-    :formula: ``peak = c z^0.6 h^0.4``: z the rate at which the next gradient no longer points along the step (SGD: at
-        which gradients grow), h that at which the run walks by the length of its parameters
+    :formula: ``peak = c z^0.7 h^0.3``: z the rate at which the next gradient no longer points along the step, h that
+        at which the run walks by the length of its parameters; with SGD a part of the rate at which gradients grow, to
+        the power 0.35, times the lower of that rate and h, to the power 0.65
     :source: 2311.13877, Corollary 2.2 (its numerator); the search and the peak are ours
     :passes: 0
     :memory: 1 while the peak is searched, then 0
@@ -143,19 +153,25 @@ class GlyderLR(Scheduler):
                 "leave it out"
             )
         self.horizon = None if total_steps is None else whole("total_steps", total_steps, 1)
-        self.warmup = options.search(self.horizon) if warmup is None else whole("warmup", warmup, 0)
+        self._given_warmup = None if warmup is None else whole("warmup", warmup, 0)
+        self.warmup = options.search(self.horizon) if self._given_warmup is None else self._given_warmup
         if self.horizon is not None and self.warmup > self.horizon:
             raise ValueError(f"GlyderLR(warmup=...) must be <= total_steps={self.horizon}, got {self.warmup}")
+        if self.horizon is not None and warmup is not None and peak_lr is None and 2 * self.warmup > self.horizon:
+            raise ValueError(
+                f"GlyderLR(warmup=...) must be at most half of total_steps={self.horizon} where a peak is searched, "
+                f"got {self.warmup}: leave it out, or give a peak_lr that is known"
+            )
         self.anneal, self._shape = options.schedule("GlyderLR", "anneal", anneal, self.horizon, self.warmup)
-        self.scale = number("scale", scale, 0, above=True, finite=True)
+        self.scale = scale
         low = number("min_lr", min_lr, 0, finite=True)
         top = number("max_lr", max_lr, 0, above=True)
         if low > top:
             raise ValueError(f"GlyderLR(min_lr=...) must be <= max_lr={top:g}, got {low:g}")
         given = None if peak_lr is None else number("peak_lr", peak_lr, 0, above=True, finite=True)
+        self._given_peak, self._given_bounds, self._model = given, (low, top), model
         super().__init__(optimizer)
-        top = max(low, min(top, *(natural_rate(o) for o in self.optimizers)))
-        self._bounds = _core.Rule("bounds", min_lr=low, max_lr=top)
+        self._bound()
         self._follows = any(follows_gradients(o) for o in self.optimizers)
         self._stages = {"brake": _core.Rule("brake"), "spike": _core.Rule("spike")}
         if given is None and self.horizon is not None and self.horizon < SHORTEST:
@@ -164,24 +180,57 @@ class GlyderLR(Scheduler):
                 f"GlyderLR(total_steps={self.horizon}) leaves few updates to find a peak in, and fewer to use it: runs "
                 f"below {SHORTEST} updates are not tested. Give peak_lr, if a good one is known",
             )
-        self._search = None if given is not None else self._new_search()
+        self._search = None if given is not None else self._new_search(self.warmup)
         self._peak: float | None = given  # before `scale`
         self._found = 0  # updates that the search took
         self._floor = 0.0  # its last rate
         self._begun = self.warmup  # the update that annealing begins at
         self._rate = self._written_rate = 0.0  # of the search and the schedule; with the stages after them
         self._copies = self._lost = 0  # lost: gradients that were not finite, the last in a row
+        self._zeros: int | None = 0  # updates with gradients of zero alone, until there are others
         self._history = History(SEARCHED, ("reason",))
         self._reasons: Counter[str] = Counter()
         self._attach()
 
-    def _new_search(self) -> Search | EdgeSearch:
-        updates = max(self.warmup, 1)
+    @property
+    def scale(self) -> float:
+        """A factor on the peak that is found. One that is set acts from the next update on."""
+        return self._scale
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        self._scale = options.number("GlyderLR", "scale", value, 0, above=True, finite=True)
+
+    def _search_length(self, horizon: int | None) -> int:
+        """``warmup`` in a run of this length: a search has at most half of it."""
+        if self._given_peak is not None:
+            return self.warmup
+        if self._given_warmup is None:
+            return options.search(horizon)
+        return self._given_warmup if horizon is None else min(self._given_warmup, horizon // 2)
+
+    def _new_search(self, updates: int) -> Search | EdgeSearch:
+        updates = max(updates, 1)
         if all(descends(o) for o in self.optimizers):
-            return EdgeSearch(self.optimizers, self._ratios, updates)
+            return EdgeSearch(self.optimizers, self._ratios, updates, self._model)
         return Search(self.optimizers, updates)
 
+    def _bound(self) -> None:
+        low, top = self._given_bounds
+        top = min(top, bearable_rate(self.optimizers, self._ratios), *(natural_rate(o) for o in self.optimizers))
+        self._bounds = _core.Rule("bounds", min_lr=low, max_lr=max(low, top))
+
+    def _joined(self, key: tuple[int, int]) -> None:
+        self._bound()
+
     # ---- an update
+
+    def _left_out(self) -> None:
+        """A GradScaler makes no update of gradients that are not finite."""
+        if self._search is not None and not math.isfinite(self._squared_gradient()):
+            self._lost += 1
+            if self._lost >= LOST:
+                self._go_back(self._search)
 
     def _begin(self) -> float | None:
         needed = self._search is not None or self._follows
@@ -189,18 +238,18 @@ class GlyderLR(Scheduler):
         if not math.isfinite(gg):
             self._reasons["not_finite"] += 1
             self._lost += 1
-            if self._search is not None and self._lost > 1 and not self._overflowed():
+            if self._search is not None and (self._lost >= LOST or self._too_high(self._search)):
                 self._go_back(self._search)
             self._skip_not_finite()
             return None
         self._lost = 0
+        self._watch_zeros(gg)
         if self._search is not None and self._look(self._search, gg):
             self._hide_gradients()
             return None
         rate = self._next_rate(gg)
         if self._search is not None:
-            self._search.note(list(self._with_gradients()))
-            self._copies += 1
+            self._copies += self._search.note(list(self._with_gradients()))
         return rate
 
     def _end(self) -> None:
@@ -222,9 +271,12 @@ class GlyderLR(Scheduler):
     # ---- the rate
 
     def _look(self, search: Search | EdgeSearch, gg: float) -> bool:
-        """Let the search see the gradients; where it ends with the peak, whether parameters were set back."""
+        """Let the search see the gradients; whether it set parameters back."""
+        if self._given_peak is not None:  # a state was loaded that was saved in a search
+            return self._settle(search, self._given_peak)
         squares = energy(self.anneal, self.horizon, self.warmup, self._shape)
-        rate, reason = search.look(self._rate, list(self._with_gradients()), gg, squares)
+        top = self._bounds.config["max_lr"]
+        rate, reason = search.look(self._rate, list(self._with_gradients()), gg, squares, top)
         self._reasons[reason] += 1
         if search.row:
             self._history.append(
@@ -232,7 +284,11 @@ class GlyderLR(Scheduler):
             )
         if reason not in ("found", "no_edge"):
             self._rate = rate
-            return False
+            return reason == "restarted" and (search.undo() if isinstance(search, Search) else search.finish())
+        return self._settle(search, rate)
+
+    def _settle(self, search: Search | EdgeSearch, rate: float) -> bool:
+        """The search is over, and the peak known: whether parameters were set back."""
         self._peak, self._found, self._search = rate, self.updates, None
         self._begun = max(self.updates, options.window(self.horizon))
         self._floor = 0.0 if isinstance(search, EdgeSearch) else self._rate
@@ -243,14 +299,40 @@ class GlyderLR(Scheduler):
         )  # fmt: skip
         return search.finish()
 
+    def _too_high(self, search: Search | EdgeSearch) -> bool:
+        """Whether the rate was: gradients are not finite twice in a row, not those of one bad batch."""
+        if self._lost < 2 or self._overflowed():
+            return False
+        return isinstance(search, Search) or search.may_be_over(self._rate)
+
     def _go_back(self, search: Search | EdgeSearch) -> None:
-        """Gradients are not finite twice in a row: not one bad batch, but a rate that was too high."""
+        """From a rate that was too high."""
+        self._lost = 0
         if isinstance(search, EdgeSearch):
             self._look(search, OVERFLOW)
         elif search.undo():
             self._rate /= TOO_HIGH
 
+    def _watch_zeros(self, gg: float) -> None:
+        """Zeros from the beginning on. Later ones may be those of a margin that is kept."""
+        if self._zeros is None or gg > 0:
+            self._zeros = None
+            return
+        self._zeros += 1
+        if self._zeros == PATIENCE:
+            self._say(
+                "zeros",
+                f"all gradients were zero in the first {PATIENCE} updates: nothing is learned, at any learning rate. "
+                "See that the loss hangs on the optimizer's parameters and is not constant in them (a factor of 0, "
+                "saturated or dead units, half precision without a GradScaler)",
+            )
+
     def _first_rate(self, params: Sequence[Tensor], gg: float) -> float:
+        if self._search is not None and not any(p.numel() for p in params):
+            raise ValueError(
+                "GlyderLR(optimizer=...): all parameters that have gradients are empty, of no elements, so that there "
+                "is nothing to train: give the optimizer the parameters of the model, once they have their sizes"
+            )
         return 0.0 if self._search is None else self._bounded(self._search.first(params, gg))
 
     def _bounded(self, rate: float) -> float:
@@ -264,6 +346,12 @@ class GlyderLR(Scheduler):
             if self._rate == 0.0:
                 self._rate = self._first_rate([p for _, p in self._with_gradients()], gg)
             self._rate = self._bounded(self._rate)
+            if self.horizon is not None and self.updates >= self.horizon:
+                self._say(
+                    "over",
+                    f"total_steps={self.horizon} updates are done and the peak is still being searched: nothing was "
+                    "annealed; give the right total_steps, or call extend(total_steps)",
+                )
         else:
             self._rate = self._scheduled()
         self._written_rate = self._rate * self._held_back(gg)
@@ -296,9 +384,10 @@ class GlyderLR(Scheduler):
         return factor
 
     def _finite_length(self) -> float:
-        """The squared length of the gradients of the smallest tensors: infinite or NaN where those are."""
+        """The squared length of the gradients of the smallest tensors: infinite or NaN where those are. Of all where
+        it would be zero."""
         grads = [g for g in self._grads() if g.numel() <= SMALL] or list(self._grads())[:1]
-        return self._squared_length(grads)
+        return self._squared_length(grads) or self._squared_gradient()
 
     # ---- what the user sees
 
@@ -325,108 +414,60 @@ class GlyderLR(Scheduler):
     def __repr__(self) -> str:
         names = ", ".join(type(o).__name__ for o in self.optimizers)
         of = f" of {self.horizon}" if self.horizon else ""
-        state = "searching the peak" if self._search is not None else f"peak {self.peak_lr:.3g}, {self.anneal}"
+        state = f"peak {self.peak_lr:.3g}, {self.anneal}"
+        if self._peak is None:
+            state = "searching the peak" if self._search is not None else "closed in its search"
         return f"GlyderLR({names}, update {self.updates}{of}, lr {self._acting:.3g}, {state})"
 
     def explain(self) -> str:
         """What was found so far and what it means, in a few sentences."""
-        rates = ", ".join(f"{float(rate):.3g}" for rate in self.get_last_lr())
-        if self._search is not None:
-            now = f", the learning rate is now {rates}" if self.updates else ""
-            lines = [f"{self.updates} updates made; the peak is being searched{now}."]
-        else:
-            found = f"found in the first {self._found} updates" if len(self._history) else "as it was given"
-            lines = [
-                f"{self.updates} updates made. Peak learning rate {self.peak_lr:.3g}, {found}; with {self.anneal} "
-                f"annealing now {rates}."
-            ]
-        usual = ("kept", "rising", "found")
-        unusual = [f"{reason} {count} times" for reason, count in self.reasons.items() if reason not in usual]
-        if unusual:
-            lines.append(f"Also: {', '.join(unusual)}.")
-        if self.skipped:
-            lines.append(f"{self.skipped} updates were skipped because their gradient was not finite.")
-        return "\n".join(lines)
+        return explain(self)
 
     def extend(self, total_steps: int) -> None:
-        """Change the horizon of the run, from the next update on. A peak that was found stays."""
+        """Change the horizon of the run, from the next update on. A peak that was found stays.
+
+        A search goes on at the length that the new horizon gives it; a ``warmup`` that was given stays, up to half of
+        the run.
+        """
         self.horizon = options.whole("GlyderLR.extend", "total_steps", total_steps, 1)
         self._said.discard("over")
+        self.warmup = self._search_length(self.horizon)
+        if self._search is not None:
+            self._search.lengthen(max(self.warmup, 1))
+            if self._given_warmup is not None and self.warmup < self._given_warmup:
+                self._say(
+                    "warmup",
+                    f"warmup={self._given_warmup} is more than half of total_steps={self.horizon}: the search has "
+                    f"{self.warmup} updates",
+                )
+
+    def close(self) -> None:
+        """Let go of the optimizers: they keep their present rates. A closed scheduler does nothing more.
+
+        Before SGD's peak is found, the parameters go back to where the search began: its rate may be more than they
+        bear.
+        """
+        super().close()
+        if self._search is not None:
+            self._search.finish()
+            self._search, self._rate = None, 0.0
+
+    def _leaves_at(self) -> str:
+        if isinstance(self._search, EdgeSearch) and self._search.begin:
+            return "where the search of the old one began: it had not ended, and the parameters are set back to there"
+        return super()._leaves_at()
 
     # ---- checkpoints
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs to go on to the same bits: plain values and tensors."""
-        self._take_in_groups()
-        return {
-            "version": STATE_VERSION,
-            "scheduler": "GlyderLR",
-            "updates": self.updates,
-            "skipped": self.skipped,
-            "reference": self._reference,
-            "ratios": copy.deepcopy(self._ratios),
-            "written_ratios": copy.deepcopy(self._written_ratios),
-            "total_steps": self.horizon,
-            "config": self._options(),
-            "peak": self._peak,
-            "found": self._found,
-            "floor": self._floor,
-            "begun": self._begun,
-            "rate": self._rate,
-            "written_rate": self._written_rate,
-            "acting": self._acting,
-            "stages": {name: rule.state for name, rule in self._stages.items()},
-            "search": None if self._search is None else self._search.state(),
-            "copies": self._copies,
-            "lost": self._lost,
-            "said": sorted(self._said),
-            "reasons": dict(self._reasons),
-            "history": self._history.state(),
-        }
+        return state_of(self)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken; model, optimizer and scheduler may be loaded in any order.
 
-        ``scale`` is the constructor's, so that a resumed run can be given another; of the other options a difference is
-        said once. The state is copied, not kept.
+        ``scale``, and ``peak_lr`` where one is given, are the constructor's, so that a resumed run can be given
+        another; of all options but ``scale`` a difference is said once. The state is copied, not kept.
         """
-        saved = copy.deepcopy(state_dict)
-        self._check_state(saved, "GlyderLR")
-        self._tell_differences(saved)
-        self.horizon = saved["total_steps"]
-        self._count(saved["updates"])
-        self.skipped = saved["skipped"]
-        self._reference, self._ratios, self._written_ratios = (
-            saved[key] for key in ("reference", "ratios", "written_ratios")
-        )
-        self._peak, self._found, self._begun = saved["peak"], saved["found"], saved["begun"]
-        self._floor, self._copies, self._lost = saved["floor"], saved["copies"], saved["lost"]
-        self._rate, self._written_rate, self._acting = saved["rate"], saved["written_rate"], saved["acting"]
-        for name, rule in self._stages.items():
-            rule.load(saved["stages"][name])
-        if saved["search"] is None:
-            self._search = None
-        else:
-            self._search = self._new_search()
-            self._search.load(saved["search"])
-        self._said, self._reasons = set(saved["said"]), Counter(saved["reasons"])
-        self._history.load(saved["history"])
-        self._write_again(self._written_rate)
-
-    def _options(self) -> dict[str, Any]:
-        return {"anneal": self.anneal, **self._shape, "warmup": self.warmup, **self._bounds.config}
-
-    def _tell_differences(self, saved: dict[str, Any]) -> None:
-        differing = [
-            f"{k}={v!r} (saved with {saved['config'].get(k)!r})"
-            for k, v in self._options().items()
-            if saved["config"].get(k) != v
-        ]
-        if differing:
-            self._say("options", f"the run goes on with other options than it was saved with: {', '.join(differing)}")
-        if self.horizon not in (None, saved["total_steps"]):
-            self._say(
-                "horizon",
-                f"total_steps={self.horizon} is not that of the saved run, {saved['total_steps']}, which it goes on "
-                "with: call extend(total_steps) after loading to change it",
-            )
+        restore(self, state_dict)
+        self._bound()

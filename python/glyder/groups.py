@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -61,6 +63,21 @@ def starting_rates(optimizers: Sequence[Optimizer], scheduler: str, observe_only
     return rates
 
 
+def check_apart(optimizers: Sequence[Optimizer], scheduler: str) -> None:
+    """ValueError, with both places, for a parameter that two of the optimizers would move."""
+    seen: dict[Tensor, tuple[int, str]] = {}
+    for o, optimizer in enumerate(optimizers):
+        for g, group in enumerate(optimizer.param_groups):
+            for i, p in enumerate(group["params"]):
+                place = f"parameter {i} of group {g} of optimizer {o}"
+                owner, first = seen.setdefault(p, (o, place))
+                if owner != o:
+                    raise ValueError(
+                        f"{scheduler}(optimizer=...): {place}, of shape {tuple(p.shape)}, is {first} as well, and both "
+                        "would move it: leave it to one of them"
+                    )
+
+
 def reference_of(rates: Ratios) -> float:
     """The rate that ratios refer to: that of the first group that is not at 0; 1 where all are observed at 0, as in a
     warm-up of the user's own."""
@@ -106,6 +123,11 @@ def take_in(optimizers: Sequence[Optimizer], ratios: Ratios, reference: float, f
     for (o, g), ratio in new.items():
         ratios[o][g:] = [ratio, *ratios[o][g + 1 :]]
     return list(new)
+
+
+def fits(value: float, rate: float | Tensor) -> bool:
+    """Whether the value is finite in the type that the rate has."""
+    return abs(value) <= (torch.finfo(rate.dtype).max if isinstance(rate, Tensor) else sys.float_info.max)
 
 
 def split(optimizers: Sequence[Optimizer], ratios: Ratios, scheduler: str) -> None:

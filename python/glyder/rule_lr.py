@@ -21,12 +21,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from glyder import _core, options
-from glyder.base import STATE_VERSION, Place, Scheduler
+from glyder.base import Place, Scheduler
 from glyder.displacement import by_group, moved
 from glyder.history import History
 from glyder.line_search import COLUMNS, LineSearch, Search
 from glyder.measure import inner_products, snapshot
 from glyder.replay import Replay, plain
+from glyder.state import STATE_VERSION
 
 Key = tuple[int, int] | None
 """Optimizer and group of a block; None for the one block of everything."""

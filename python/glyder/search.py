@@ -18,9 +18,13 @@ from glyder import _core
 from glyder.base import Place
 from glyder.displacement import moved
 from glyder.measure import products_each, snapshot
+from glyder.support import is_linear
 
 VISIBLE, VISIBLE_HALF = 1e-4, 1e-2
 """Relative displacement that the first updates aim at: what the parameters' dtype can carry with some digits."""
+
+LONGER = 10.0
+"""What makes a step another kind of step, at the same rate."""
 
 Found = Sequence[tuple[Place, Tensor]]
 """Parameters that have gradients, and where they are now. A search keeps what it knows of a parameter by the parameter
@@ -81,13 +85,16 @@ class Search:
 
     def __init__(self, optimizers: Sequence[Optimizer], updates: int) -> None:
         self.optimizers = optimizers
-        self.rule = _core.Rule("peak", updates=float(updates), longest=2.0 * updates)
+        self.rule = _core.Rule("peak", updates=float(updates), longest=float(updates))
         self.start = _core.Rule("start")
         self.lengths: dict[Tensor, float] = {}  # ||x||^2 when it was first seen
         self.before: tuple[Found, list[Tensor]] | None = None  # and a copy of each
         self.displacement: dict[Tensor, Tensor] | None = None
         self.lr = 0.0  # that the displacement was made with
         self.still: set[Tensor] = set()  # whose gradients were zero when the displacement was made
+        self.silent = False  # all of them
+        self.asleep: set[Tensor] = set()  # the same, once the first updates are over
+        self.longest: dict[Tensor, float] = {}  # ||d||^2 at a rate of 1, at most so far
         self.row: dict[str, Any] = {}
 
     def first(self, params: Sequence[Tensor], gg: float) -> float:
@@ -99,8 +106,14 @@ class Search:
         """The end: whether parameters were set back, so that the gradients that are there belong to others."""
         return False
 
-    def note(self, found: Found) -> None:
-        """Before an update: copy what it will move."""
+    def lengthen(self, updates: int) -> None:
+        """Change the number of updates, to more or to fewer."""
+        state = self.rule.state
+        self.rule = _core.Rule("peak", **self.rule.config | {"updates": float(updates), "longest": float(updates)})
+        self.rule.load(state)
+
+    def note(self, found: Found) -> bool:
+        """Before an update: copy what it will move. Whether that is one more copy of the parameters."""
         params = [p for _, p in found]
         new = [p for p in params if p not in self.lengths]
         if new:
@@ -113,6 +126,7 @@ class Search:
             grads = [p.grad for p in params if p.grad is not None]
             (gg,) = products_each([grads], [(0, 0)])
             self.still = {p for p, square in zip(params, gg, strict=True) if square == 0}
+        return True
 
     def made(self, lr: float) -> None:
         """After the update, made at the reference rate ``lr``: what it did, in the memory of the copy."""
@@ -139,7 +153,7 @@ class Search:
         self.forget()
         return True
 
-    def look(self, rate: float, found: Found, gg: float, energy: float) -> tuple[float, str]:
+    def look(self, rate: float, found: Found, gg: float, energy: float, top: float = math.inf) -> tuple[float, str]:
         """With the gradients of the next update: its rate, and the reason.
 
         Args:
@@ -147,16 +161,20 @@ class Search:
             found: what the update to come will move.
             gg: squared length of its gradients.
             energy: sum of the squared schedule factors over the run.
+            top: the highest rate there is, which does not end this search.
         """
         self.row = {}
+        silent, self.silent = self.silent, gg == 0
         if self.displacement is None:
             return rate, "kept"
+        if silent:  # what moved is the rounding of weight decay, or momentum on its own
+            return rate, "no_gradient"
         grads = {p: p.grad for _, p in found if p.grad is not None}
         pairs = [(p, grads[p], d) for p, d in self.displacement.items() if _alike(grads.get(p), d)]
         if not pairs:
             return rate, "no_gradient"
-        pairs = [entry for entry in pairs if entry[0] not in self.still] or pairs
-        matrices = [entry for entry in pairs if entry[2].ndim >= 2] or pairs
+        every = _matrices(pairs)
+        matrices = _matrices([entry for entry in pairs if entry[0] not in self.still] or pairs)
         xx = [self.lengths[p] for p, *_ in matrices]
         vectors = [g for _, g, _ in matrices], [d for *_, d in matrices]
         gd, gg_each, dd = products_each(vectors, [(0, 1), (0, 0), (1, 1)])
@@ -166,12 +184,33 @@ class Search:
             if reason != "kept":
                 return new, reason
         cosine, _ = _core.mean_cosine(gd, gg_each, dd)
+        if not any(self.lengths[p] for p, *_ in every):  # none has a length: as in start.c
+            xx = [float(p.numel()) for p, *_ in matrices]
         ratio, _ = _core.sum_of_ratios(dd, xx)
+        longer = self._longer([p for p, *_ in matrices], dd, xx)
+        self.asleep = {p for (p, *_), square in zip(matrices, gg_each, strict=True) if square == 0}
+        if longer:
+            self.rule = _core.Rule("peak", **self.rule.config)
         seen = {"cosine": cosine, "relative": ratio / self.lr**2, "lr": rate, "energy": energy}
         new, action, reason = self.rule.update(**seen)
         peak = self.rule.state["peak"] or math.nan
         self.row = {"cosine": cosine, "relative": math.sqrt(seen["relative"]), "peak": peak}
+        if longer and action == "keep":
+            return new, "restarted"
         return (new, reason) if action == "keep" else (rate, reason)
+
+    def _longer(self, params: Sequence[Tensor], dd: Sequence[float], xx: Sequence[float]) -> bool:
+        """Whether the optimizer has changed the length of its steps: that of the parameters which have moved before is
+        at a rate of 1 more than ``LONGER`` times what it ever was. RAdam's steps are gradients at first and then not.
+        """
+        now = {p: (d / self.lr**2, x) for p, d, x in zip(params, dd, xx, strict=True)
+               if p not in self.still and p not in self.asleep}  # fmt: skip
+        known = [p for p in now if p in self.longest]
+        lengths = [now[p][1] for p in known]
+        new, _ = _core.sum_of_ratios([now[p][0] for p in known], lengths)
+        old, _ = _core.sum_of_ratios([self.longest[p] for p in known], lengths)
+        self.longest |= {p: max(d, self.longest.get(p, 0.0)) for p, (d, _) in now.items()}
+        return new > LONGER**2 * old > 0 and all(is_linear(o) for o in self.optimizers)
 
     # ---- checkpoints
 
@@ -184,6 +223,9 @@ class Search:
             "displacement": None if self.displacement is None else by_place(self.optimizers, self.displacement),
             "lr": self.lr,
             "still": by_place(self.optimizers, {p: True for p in self.lengths if p in self.still}),
+            "silent": self.silent,
+            "asleep": by_place(self.optimizers, {p: True for p in self.lengths if p in self.asleep}),
+            "longest": by_place(self.optimizers, self.longest),
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -193,10 +235,16 @@ class Search:
         self.start = _core.Rule("start", **config)
         self.start.load(started)
         self.lengths = by_parameter(self.optimizers, state["lengths"])
-        self.still = set(by_parameter(self.optimizers, state["still"]))
+        self.still, self.asleep = (set(by_parameter(self.optimizers, state[name])) for name in ("still", "asleep"))
+        self.silent, self.longest = state["silent"], by_parameter(self.optimizers, state["longest"])
         displacement = state["displacement"]
         self.displacement = None if displacement is None else by_parameter(self.optimizers, displacement)
         self.before, self.lr = None, state["lr"]
+
+
+def _matrices(pairs: list[tuple[Tensor, Tensor, Tensor]]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Those of matrices; all where there are none."""
+    return [entry for entry in pairs if entry[2].ndim >= 2] or pairs
 
 
 def _alike(grad: Tensor | None, delta: Tensor) -> bool:

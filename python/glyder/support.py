@@ -6,6 +6,7 @@ An optimizer of any other name is followed: its direction is whatever it did, di
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from torch.optim import Optimizer
@@ -95,6 +96,11 @@ def check_linear(optimizer: Optimizer, scheduler: str) -> None:
         )
 
 
+def is_linear(optimizer: Optimizer) -> bool:
+    """Whether a step is as long as its rate, and may be taken back without the optimizer's noticing."""
+    return not _is_one_of(optimizer, frozenset(NOT_LINEAR))
+
+
 def _is_one_of(optimizer: Optimizer, names: frozenset[str]) -> bool:
     """Whether the optimizer is of a class of such a name, or derived from one."""
     return any(c.__name__ in names for c in type(optimizer).__mro__)
@@ -103,6 +109,19 @@ def _is_one_of(optimizer: Optimizer, names: frozenset[str]) -> bool:
 def natural_rate(optimizer: Optimizer) -> float:
     """The rate that the optimizer's directions are made for, and more than which is never right; infinite for most."""
     return 1.0 if _is_one_of(optimizer, _LATE) else math.inf
+
+
+def bearable_rate(optimizers: Sequence[Optimizer], ratios: Sequence[Sequence[float]]) -> float:
+    """The reference rate at which weight decay alone halves a group's parameters in an update, by all that momentum
+    makes of it: more than which is never right. Infinite without decay."""
+    shares = [0.0]
+    for optimizer, of in zip(optimizers, ratios, strict=True):
+        for ratio, group in zip(of, optimizer.param_groups, strict=False):  # a group may have been taken away
+            decay = decoupled_decay(optimizer, group)
+            if not decay and descends(optimizer):
+                decay = _number(group.get("weight_decay")) * (gradient_weight(optimizer, group) or 1.0)
+            shares.append(ratio * decay)
+    return 0.5 / max(shares) if max(shares) > 0 else math.inf
 
 
 def acts_late(optimizer: Optimizer) -> bool:

@@ -14,26 +14,27 @@ class Unseen:
     """Counts the calls since the last update.
 
     Attributes:
+        calls: of ``step()`` since the last update. The first belongs to it.
         stepped: optimizers whose step was seen since then, by index; it had no gradients, or the others did not come.
     """
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self._optimizers = optimizers
         self.stepped: set[int] = set()
-        self._calls = 0
+        self.calls = 0
         self._writes: list[int] = []
 
     def forget(self) -> None:
         """An update was seen."""
-        self._calls = 0
+        self.calls = 0
         self.stepped.clear()
 
     def call(self, scheduler: str, updates: int) -> str | None:
         """``step()`` was called. What there is to say about it: what is, and the remedy."""
-        self._calls += 1
-        if self._calls == 1:
+        self.calls += 1
+        if self.calls == 1:
             self._writes = [_written(o) for o in self._optimizers]
-        if self._calls != PATIENCE:
+        if self.calls != PATIENCE:
             return None
         since = f"none since update {updates}" if updates else "not one"
         return f"{scheduler}.step() was called {PATIENCE} times and saw no update ({since}): {self._cause(scheduler)}"

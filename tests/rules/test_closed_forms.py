@@ -243,6 +243,17 @@ def test_edge_where_gradients_jump() -> None:
     assert peak == pytest.approx(2 * 3 * math.sqrt(last * 0.1), rel=1e-12)
 
 
+def test_edge_where_the_search_begins_above_it() -> None:
+    """Gradients that are longer than the first ones at once: again from a lower rate, but not for ever."""
+    rule = _core.Rule("edge", below=1, lower=2, tries=3)
+    rate, _, _ = rule.update(gg=1, lr=1, **WALK)
+    for _ in range(2):
+        before = rate
+        rate, _, reason = rule.update(gg=25, lr=before, **WALK)
+        assert (rate, reason) == (pytest.approx(before / 100, rel=1e-14), "restarted")
+    assert rule.update(gg=25, lr=rate, **WALK)[2] == "found"
+
+
 @pytest.mark.parametrize("trend", [0.7, 0.9, 1.0, 1.05])
 def test_edge_where_gradients_never_grow_enough(trend: float) -> None:
     """Falling, level, or growing by less than `grown` decades over all updates: the search ends by itself."""

@@ -18,6 +18,7 @@ class Edge:
         self.pace = max(self.c["pace"], min(self.c["fastest"], self.c["pace_total"] / self.c["longest"]))
         self.keep = max(0.0, 1 - self.pace / self.c["memory"])
         self.seen: list[Stats] = []
+        self.begun = 1
         self.peak = 0.0
 
     def update(self, **s: float) -> Verdict:
@@ -30,10 +31,18 @@ class Edge:
         if len(self.seen) == 1:
             return s["lr"] if h is None else h / 10 ** self.c["below"], "keep", "rising"
         lengths = [self.mean([0.5 * math.log10(s["gg"]) for s in part]) for part in self.parts()]
-        least = min(lengths)
+        first, at = 0.5 * math.log10(self.seen[0]["gg"]), 0
+        least = min(first, lengths[0])
+        for i, length in enumerate(lengths):
+            if length < least:
+                least, at = length, i
         sudden = 0.5 * math.log10(s["gg"]) > least + self.c["sudden"]
         over = lengths[-1] > least + self.c["grown"] or sudden
-        h = walk(self.mean([s["relative"] for s in self.parts()[lengths.index(least)]]), s["energy"])
+        if over and len(self.seen) <= 1 + self.c["earliest"] and self.begun < self.c["tries"]:
+            self.begun += 1
+            self.seen = self.seen[:1]
+            return s["lr"] / 10 ** self.c["lower"], "keep", "restarted"
+        h = walk(self.mean([s["relative"] for s in self.parts()[at]]), s["energy"])
         far = h is not None and s["lr"] > h * 10 ** self.c["above"]
         if not over and not far and len(self.seen) <= self.c["longest"]:
             return s["lr"] * 10**self.pace, "keep", "rising"
@@ -87,18 +96,20 @@ CASES = [
             {"longest": math.inf, "pace": 0.01, "earliest": 40.0, "grown": 0.15, "above": 99.0},
             {"longest": 6.0, "earliest": 10.0, "pace_total": 0.1},
             {"longest": 1.0},
+            {"grown": 0.01, "sudden": 0.02, "lower": 0.4, "tries": 2.0},
+            {"grown": 0.01, "earliest": 20.0, "tries": 7.0},
         ],
         draw,
-        {"rising", "found", "no_edge", "kept", "no_gradient"},
+        {"rising", "restarted", "found", "no_edge", "kept", "no_gradient"},
         LAWS,
         exact=False,
     ),
     Case(
         "edge",
         Edge,
-        [{"grown": 0.2}, {"grown": 3.0, "sudden": 3.0}],
+        [{"grown": 0.2}, {"grown": 3.0, "sudden": 3.0}, {"grown": 0.01, "earliest": 9.0}],
         draw_without_length,
-        {"rising", "found", "no_edge", "kept", "no_gradient"},
+        {"rising", "restarted", "found", "no_edge", "kept", "no_gradient"},
         LAWS,
         exact=False,
     ),

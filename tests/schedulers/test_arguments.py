@@ -48,6 +48,12 @@ OF_GLYDER: Wrong = [
     ({"peak_lr": float("inf")}, ValueError, r"~\(peak_lr=...\) must be > 0 and finite, got inf"),
     ({"peak_lr": "auto"}, TypeError, r"~\(peak_lr=...\) must be a number, got 'auto'"),
     ({"max_lr": "given"}, TypeError, r"~\(max_lr=...\) must be a number.*'given'"),
+    (
+        {"warmup": 51},
+        ValueError,
+        r"~\(warmup=...\) must be at most half of total_steps=100.*got 51: leave it out.*peak_lr",
+    ),
+    ({"warmup": 101, "peak_lr": 0.1}, ValueError, r"~\(warmup=...\) must be <= total_steps=100, got 101"),
     ({"learning_rate": 0.1}, TypeError, r"~\(\) got an unexpected keyword argument 'learning_rate'"),
 ]
 
@@ -168,3 +174,39 @@ def test_neither_model_nor_loss_is_needed() -> None:
         train(model, optimizer, 30)
         ends.append([weights(model), scheduler.state_dict()])
     assert same(*ends)
+
+
+def test_warmups_that_leave_a_run_its_half() -> None:
+    """Up to half of it where a peak is searched, and all of it where one is given."""
+    for options in ({"warmup": 30}, {"warmup": 60, "peak_lr": 0.1}, {"warmup": 500, "total_steps": None}):
+        scheduler = glyder.GlyderLR(torch.optim.AdamW(mlp().parameters()), **{"total_steps": 60} | options)
+        assert scheduler.warmup == options["warmup"]
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "x", None])
+def test_a_scale_that_is_set_is_checked_as_one_that_is_given(value: Any) -> None:
+    optimizer = torch.optim.AdamW(mlp().parameters())
+    scheduler = glyder.GlyderLR(optimizer, total_steps=30, scale=2)
+    said = []
+    for act in (lambda: glyder.GlyderLR(optimizer, scale=value), lambda: setattr(scheduler, "scale", value)):
+        with pytest.raises((TypeError, ValueError), match=r"^GlyderLR\(scale=...\) must be") as error:
+            act()
+        said.append((error.type, str(error.value)))
+    assert said[0] == said[1]
+    assert scheduler.scale == 2
+
+
+@BOTH
+def test_a_parameter_of_two_optimizers(make: Any) -> None:
+    model = mlp()
+    first = torch.optim.AdamW(model.parameters())
+    second = torch.optim.SGD([{"params": [torch.ones(2, requires_grad=True)]}, {"params": [model[2].weight]}])
+    says = (
+        rf"{make.__name__}\(optimizer=...\): parameter 0 of group 1 of optimizer 1, of shape \(4, 8\), is "
+        "parameter 2 of group 0 of optimizer 0 as well.*leave it to one"
+    )
+    with pytest.raises(ValueError, match=says):
+        make([first, second], model, total_steps=30)
+    assert not first._optimizer_step_pre_hooks
+    with pytest.raises(ValueError, match="parameter 0 of group 0 of optimizer 1.*one of them"):
+        make([first, first], model, total_steps=30)

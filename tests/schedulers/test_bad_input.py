@@ -623,3 +623,19 @@ def test_schedules_without_an_end_have_none(anneal: str, make: Any) -> None:
         warnings.simplefilter("error")
         train(model, optimizer, 30)
     assert scheduler.get_last_lr()[0] > 0
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW], ids=lambda cls: cls.__name__)
+def test_parameters_without_elements(kind: Any) -> None:
+    """Alone they are nothing to train; beside others they do no harm."""
+    empty = torch.empty(0, 3, requires_grad=True)
+    optimizer = kind([empty])
+    glyder.GlyderLR(optimizer, total_steps=UPDATES)
+    empty.sum().backward()
+    with pytest.raises(ValueError, match=r"^GlyderLR\(optimizer=...\): all parameters.* are empty.*give the optimizer"):
+        optimizer.step()
+    model = mlp()
+    optimizer = kind([*model.parameters(), empty])
+    scheduler = glyder.GlyderLR(optimizer, total_steps=UPDATES)
+    train(model, optimizer, UPDATES, lambda _: empty.sum().backward())
+    assert scheduler.peak_lr > 0

@@ -12,7 +12,7 @@ import torch
 import glyder
 
 from .problems import mlp, train
-from .small import BOTH
+from .small import BOTH, SEARCHED, small_run
 
 UPDATES, WINDOW = 40, 12
 
@@ -184,3 +184,29 @@ def test_words_of_a_peak_that_was_given() -> None:
     model, optimizer, scheduler = _run(glyder.GlyderLR, peak_lr=0.25)
     train(model, optimizer, 3)
     assert "Peak learning rate 0.25, as it was given; with linear annealing now" in scheduler.explain()
+
+
+@SEARCHED
+def test_copies_that_a_search_made(optimizer: Any) -> None:
+    """One for each update that is searched; one in all where the search goes back to it."""
+    model, o, scheduler = small_run(optimizer=optimizer, make=glyder.GlyderLR)
+    assert scheduler.cost == (0.0, 0)
+    train(model, o, 5)
+    goes_back = isinstance(o, torch.optim.SGD)
+    assert scheduler.cost == (0.0, 1 if goes_back else 5)
+    train(model, o, range(5, 30))
+    assert scheduler.cost == (0.0, 1 if goes_back else len(scheduler.history))
+
+
+def test_a_step_that_is_no_update_is_told() -> None:
+    for kind, words in (
+        (torch.optim.SGD, "were set back to where the search began after {} updates"),
+        (torch.optim.AdamW, ""),
+    ):
+        model, o, scheduler = small_run(optimizer=kind, make=glyder.GlyderLR)
+        train(model, o, 3)
+        assert "set back" not in scheduler.explain()
+        train(model, o, range(3, UPDATES))
+        assert words.format(scheduler.history["update"][-1] + 1) in scheduler.explain()
+        assert ("set back" in scheduler.explain()) == bool(words)
+        assert scheduler.updates == UPDATES - bool(words)

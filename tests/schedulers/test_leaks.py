@@ -82,7 +82,7 @@ def test_a_closed_scheduler_is_collected_and_leaves_no_hooks(make: Any) -> None:
 @BOTH
 def test_the_users_batches_are_not_kept(make: Any) -> None:
     options = {"every": 1} if make is glyder.LocalOptimumLR else {}
-    model, optimizer, _ = _run(make, total_steps=30, warmup=30, **options)
+    model, optimizer, _ = _run(make, total_steps=30, warmup=15, **options)
     refs = []
     for t in range(6):
         x = torch.randn(8, 6, generator=torch.Generator().manual_seed(t))

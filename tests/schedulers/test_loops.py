@@ -251,3 +251,65 @@ def test_a_grad_scaler_and_two_optimizers(kind: Any) -> None:
         ends.append([weights(model), scheduler.state_dict()])
     assert scheduler.peak_lr > 0
     assert same(*ends)
+
+
+# ---- another horizon while the peak is searched
+
+
+@pytest.mark.parametrize(
+    ("total", "options", "horizon", "updates", "cut"),
+    [
+        (1000, {}, 60, 8, False),
+        (60, {}, 600, 60, False),
+        (None, {}, 100, 10, False),
+        (1000, {"warmup": 30}, 100, 30, False),
+        (1000, {"warmup": 30}, 40, 20, True),
+    ],
+)
+@SEARCHED
+def test_a_search_has_the_length_of_its_horizon(
+    optimizer: Any, total: int, options: Any, horizon: int, updates: int, cut: bool
+) -> None:
+    model, o, scheduler = small_run(optimizer=optimizer, make=glyder.GlyderLR, total_steps=total, **options)
+    train(model, o, 4)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        scheduler.extend(horizon)
+        scheduler.extend(horizon)
+    assert len(said) == cut
+    assert all("warmup=30 is more than half of total_steps=40" in str(w.message) for w in said)
+    assert scheduler.warmup == updates
+    train(model, o, range(4, horizon))
+    found = len(scheduler.history)
+    if isinstance(o, torch.optim.SGD):
+        assert 3 < found <= updates + 1, "the edge may come before"
+    else:
+        assert updates <= found <= updates + 4, "few are far below the peak"
+    assert scheduler.peak_lr > 0
+
+
+@SEARCHED
+def test_a_warmup_that_was_cut_may_come_back(optimizer: Any) -> None:
+    _, _, scheduler = small_run(optimizer=optimizer, make=glyder.GlyderLR, total_steps=1000, warmup=30)
+    with pytest.warns(glyder.GlyderWarning, match="the search has 20 updates"):
+        scheduler.extend(40)
+    scheduler.extend(80)
+    assert scheduler.warmup == 30
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam], ids=lambda cls: cls.__name__)
+def test_a_run_that_is_over_before_its_search(kind: Any) -> None:
+    """Gradients of zero keep it waiting; the remedy helps."""
+    model, o, scheduler = small_run(optimizer=kind, make=glyder.GlyderLR, total_steps=20)
+
+    def vanish(_: int) -> None:
+        for p in model.parameters():
+            p.grad.zero_()
+
+    train(model, o, 20, vanish)
+    with pytest.warns(glyder.GlyderWarning, match=r"total_steps=20 updates are done and the peak is still") as said:
+        train(model, o, range(20, 25), vanish)
+    assert len(said) == 1
+    scheduler.extend(60)
+    train(model, o, range(25, 60))
+    assert scheduler.peak_lr > 0

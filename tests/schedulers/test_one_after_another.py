@@ -64,12 +64,14 @@ def _over(make: Any, model: Any, optimizer: Any) -> Any:
 @MAKE
 @pytest.mark.parametrize("when", [0, 3, 30])
 def test_the_newest_sets_the_rates(make: Any, kind: Any, when: int) -> None:
-    """As after ``close()``, but for what is said; parameters, optimizer and rates are left as they are."""
+    """As after ``close()``, but for what is said; parameters, optimizer and rates are left as they are, unless they are
+    set back (below)."""
     ends = []
     for closed in (False, True):
         model = mlp()
         optimizer = kind(model.parameters(), lr=1e-2)
         old = make(optimizer, model)
+        goes_back = isinstance(old, glyder.GlyderLR) and isinstance(optimizer, torch.optim.SGD) and when == 3
         train(model, optimizer, when)
         held = [weights(model), copy.deepcopy(optimizer.state_dict())]
         if closed:
@@ -79,7 +81,7 @@ def test_the_newest_sets_the_rates(make: Any, kind: Any, when: int) -> None:
             with pytest.warns(glyder.GlyderWarning, match=r"optimizer 0 \(\w+\) has a \w+ already.*closed") as said:
                 new = make(optimizer, model)
             assert len(said) == 1
-        assert same(held, [weights(model), optimizer.state_dict()])
+        assert same(held, [weights(model), optimizer.state_dict()]) is not goes_back
         assert (len(optimizer._optimizer_step_pre_hooks), len(optimizer._optimizer_step_post_hooks)) == (1, 1)
         before = old.updates
         train(model, optimizer, range(when, when + 20))
@@ -165,6 +167,51 @@ def test_one_that_only_observes_is_no_rival() -> None:
         third = glyder.LocalOptimumLR(optimizer, model, observe_only=True)
         train(model, optimizer, 5)
     assert [s.updates for s in (first, second, third)] == [5, 5, 5]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("way", ["closed", "in its place"])
+def test_a_search_for_the_edge_that_is_stopped_goes_back(way: str, momentum: float) -> None:
+    """Parameters and momentum are those of the beginning, and no copy of them is left."""
+    model = mlp()
+    begin = weights(model)
+    optimizer = torch.optim.SGD(model.parameters(), momentum=momentum)
+    old = glyder.GlyderLR(optimizer, total_steps=UPDATES)
+    train(model, optimizer, 6)
+    assert not same(weights(model), begin)
+    assert math.isnan(old.peak_lr)
+    copies = [weakref.ref(x) for x in old._search.begin.values()]
+    if way == "closed":
+        old.close()
+        old.close()
+    else:
+        with pytest.warns(glyder.GlyderWarning, match="gives way and is closed.*parameters are set back") as said:
+            glyder.GlyderLR(optimizer, total_steps=UPDATES)
+        assert len(said) == 1
+    gc.collect()
+    assert len(copies) == 4
+    assert not any(ref() is not None for ref in copies)
+    assert same(weights(model), begin)
+    assert not any(state.get("momentum_buffer") is not None for state in optimizer.state.values())
+    assert "closed in its search" in repr(old)
+    assert "was being searched when it was closed" in old.explain()
+    new = glyder.GlyderLR(torch.optim.SGD(model.parameters(), momentum=momentum), total_steps=UPDATES)
+    new.load_state_dict(old.state_dict())
+    train(model, new.optimizer, range(6, 6 + UPDATES // 2))
+    assert new.peak_lr > 0, "it begins another search"
+
+
+def test_other_searches_that_are_stopped_leave_no_copy() -> None:
+    model = mlp()
+    optimizer = torch.optim.AdamW(model.parameters())
+    old = glyder.GlyderLR(optimizer, total_steps=UPDATES)
+    train(model, optimizer, 4)
+    held, copies = weights(model), [weakref.ref(x) for x in old._search.displacement.values()]
+    with pytest.warns(glyder.GlyderWarning, match="goes on from where parameters and optimizer are"):
+        glyder.GlyderLR(optimizer, total_steps=UPDATES)
+    gc.collect()
+    assert not any(ref() is not None for ref in copies)
+    assert same(weights(model), held)
 
 
 # ---- a run that is over

@@ -331,3 +331,89 @@ def test_between_two_gradients_that_are_not_finite(optimizer: Any) -> None:
     assert scheduler.skipped == 2
     assert same(weights(model), weights(model2))
     assert same(scheduler.state_dict(), second.state_dict())
+
+
+@pytest.mark.parametrize("stop", [4, 20])
+@SEARCHED
+def test_a_peak_that_is_given_to_a_resumed_run_acts(optimizer: Any, stop: int) -> None:
+    """In the middle of a search, which is then over: where it goes back, the parameters do; and after it."""
+    model, o, first = _saved(glyder.GlyderLR, stop, optimizer)
+    model2, o2, second = _saved(glyder.GlyderLR, 0, optimizer, peak_lr=1e-4)
+    begin = weights(model2)  # of the other one, too
+    model2.load_state_dict(model.state_dict())
+    o2.load_state_dict(copy.deepcopy(o.state_dict()))
+    saved = first.state_dict()["peak"]
+    with pytest.warns(glyder.GlyderWarning, match=rf"other options.*: peak_lr=0.0001 \(saved with {saved}\)$") as said:
+        second.load_state_dict(first.state_dict())
+    assert len(said) == 1
+    assert second.peak_lr == 1e-4
+    train(model2, o2, range(stop, stop + 1))
+    back = stop == 4 and isinstance(o, torch.optim.SGD)
+    assert same(weights(model2), begin) is back
+    train(model2, o2, range(stop + 1, 29))
+    assert second.updates == 29 - isinstance(o, torch.optim.SGD)
+    assert second.peak_lr == 1e-4
+    assert 0 < second.get_last_lr()[0] < 1e-4
+    assert "as it was given" in second.explain()
+
+
+def _refused(first: Any, second: Any, state: dict[str, Any], says: str) -> None:
+    before = second.state_dict(), second._search, second.warmup, second.optimizer.param_groups[0]["lr"]
+    with pytest.raises(ValueError, match=says):
+        second.load_state_dict(state)
+    assert same(second.state_dict(), before[0])
+    assert (second._search, second.warmup, second.optimizer.param_groups[0]["lr"]) == before[1:]
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [("SGD", "AdamW"), ("AdamW", "SGD")])
+def test_a_search_of_another_kind_is_refused(saved: str, loaded: str) -> None:
+    _, _, first = _saved(glyder.GlyderLR, 4, getattr(torch.optim, saved))
+    model, optimizer, second = _saved(glyder.GlyderLR, 3, getattr(torch.optim, loaded))
+    _refused(first, second, first.state_dict(), rf"saved in a search by .* that of {loaded} is by .*kind that saved")
+    train(model, optimizer, range(3, 25))
+    assert second.peak_lr > 0
+
+
+@SEARCHED
+def test_a_search_in_other_parameters_is_refused(optimizer: Any) -> None:
+    _, _, first = _saved(glyder.GlyderLR, 4, optimizer)
+    says = {
+        r"this state has parameter 2 of group 0, and that group has 2: .* model that saved it": torch.nn.Linear(6, 8),
+        r"parameter 0 of group 0 has shape \(8, 6\) in this state and \(9, 6\) here: .* model": torch.nn.Sequential(
+            torch.nn.Linear(6, 9), torch.nn.Linear(9, 4)
+        ),
+    }
+    for words, model in says.items():
+        second = glyder.GlyderLR(optimizer(model.parameters()), total_steps=30)
+        _refused(first, second, first.state_dict(), words)
+
+
+@SEARCHED
+def test_a_state_without_a_key_is_refused(optimizer: Any) -> None:
+    _, _, first = _saved(glyder.GlyderLR, 4, optimizer)
+    _, _, second = _saved(glyder.GlyderLR, 2, optimizer)
+    whole = first.state_dict()
+    for key in whole:
+        words = {"version": "version None", "scheduler": "is of None"}.get(key, rf"lacks \['{key}'\]: load what")
+        _refused(first, second, {k: v for k, v in whole.items() if k != key}, words)
+    for key in whole["search"]:
+        part = whole | {"search": {k: v for k, v in whole["search"].items() if k != key}}
+        _refused(first, second, part, "lacks|in a search by")
+    stages = {name: {"unknown": 1.0} for name in whole["stages"]}
+    with pytest.raises((TypeError, ValueError)):
+        second.load_state_dict(whole | {"stages": stages})
+    assert second.updates == 2
+
+
+@SEARCHED
+def test_a_search_that_was_extended_goes_on_as_it_was(optimizer: Any) -> None:
+    """Its length is that of the horizon that it was given on the way, not that of the constructor."""
+    model, o, first = _saved(glyder.GlyderLR, 4, optimizer, total_steps=400)
+    first.extend(100)
+    model2, o2, second = _saved(glyder.GlyderLR, 0, optimizer, total_steps=100)
+    for mine, saved in ((model2, model), (o2, o), (second, first)):
+        mine.load_state_dict(copy.deepcopy(saved.state_dict()))
+    for m, of in ((model, o), (model2, o2)):
+        train(m, of, range(4, 40))
+    assert same(weights(model), weights(model2))
+    assert same(first.state_dict(), second.state_dict())

@@ -199,6 +199,50 @@ def test_it_is_not_said_again_where_a_run_goes_on() -> None:
             second.step()
 
 
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam], ids=lambda cls: cls.__name__)
+def test_gradients_that_are_all_zero(kind: Any) -> None:
+    """From the first on, fifty times. Nothing but gradients moves the parameters."""
+    model, optimizer, scheduler = begun_with(kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", glyder.GlyderWarning)
+        train(model, optimizer, 49, vanish(model))
+    resumed = begun_with(kind)
+    for now, then in zip(resumed, (model, optimizer, scheduler), strict=True):
+        now.load_state_dict(then.state_dict())
+    says = "all gradients were zero in the first 50 updates: nothing is learned.*See that"
+    for net, its, _ in ((model, optimizer, scheduler), resumed):
+        with pytest.warns(glyder.GlyderWarning, match=says) as said:
+            train(net, its, range(49, 170), vanish(net))
+        assert len(said) == 1
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("begun", [1, 60])
+def test_gradients_that_are_zero_once_something_is_learned(kind: Any, begun: int) -> None:
+    """A margin that is kept: nothing is wrong."""
+    model, optimizer, _ = begun_with(kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", glyder.GlyderWarning)
+        train(model, optimizer, begun)
+        train(model, optimizer, range(begun, begun + 100), vanish(model))
+
+
+def begun_with(kind: Any) -> tuple[nn.Module, torch.optim.Optimizer, glyder.GlyderLR]:
+    model = mlp()
+    optimizer = kind(model.parameters())
+    return model, optimizer, glyder.GlyderLR(optimizer, total_steps=UPDATES)
+
+
+def vanish(model: nn.Module) -> Callable[[int], None]:
+    """What makes a batch's gradients zeros."""
+
+    def do(_: int) -> None:
+        for p in model.parameters():
+            p.grad.zero_()
+
+    return do
+
+
 # ---- nothing to say
 
 
@@ -288,3 +332,17 @@ def test_a_closed_one_waits_for_nothing(quiet: None, make: Any) -> None:
     scheduler.close()
     for _ in range(CALLS):
         scheduler.step()
+
+
+def test_small_tensors_whose_gradients_are_zero(quiet: None) -> None:
+    """They alone are looked at once the peak is found, but not they alone make it an update without gradients."""
+    model = nn.Sequential(nn.Linear(6, 1000), nn.Tanh(), nn.Linear(1000, 4))
+    optimizer = torch.optim.AdamW(model.parameters())
+    scheduler = glyder.GlyderLR(optimizer, total_steps=UPDATES)
+
+    def vanish(_: int) -> None:
+        for p in (model[0].bias, model[2].weight, model[2].bias):
+            p.grad.zero_()
+
+    train(model, optimizer, CALLS, vanish)
+    assert scheduler.peak_lr > 0
