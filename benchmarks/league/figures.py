@@ -12,6 +12,9 @@ from benchmarks.league.optimizers import MAKERS
 from benchmarks.league.pairs import Pair
 from benchmarks.league.resample import over_seeds
 
+ENDS = (0.5, 2.0)
+"""Of the axis of ratios; what lies beyond is drawn at its end."""
+
 
 def ratios(pairs: Sequence[Pair]) -> Figure:
     """A dot for each pair, with its interval; the cells from the best of them to the worst."""
@@ -23,10 +26,18 @@ def ratios(pairs: Sequence[Pair]) -> Figure:
     for ax, optimizer in zip(axes, MAKERS, strict=True):
         for p in (p for p in pairs if p.optimizer == optimizer):
             y = order[p.cell.name]
-            ax.plot(over_seeds(p.tuned, p.glyder), [y, y], color="tab:blue", linewidth=1.4)
-            ax.plot(p.ratio, y, "o", color="tab:blue", markersize=4, fillstyle="none" if p.cell.reserved else "full")
+            ax.plot(np.clip(over_seeds(p.tuned, p.glyder), *ENDS), [y, y], color="tab:blue", linewidth=1.4)
+            ax.plot(
+                np.clip(p.ratio, *ENDS),
+                y,
+                "o",
+                color="tab:blue",
+                markersize=4,
+                fillstyle="none" if p.cell.reserved else "full",
+            )
         ax.axvline(1, color="black", linewidth=0.8)
-        logarithmic(ax, "x", (1, 1.1, 1.2, 1.5, 2, 3, 5, 7, 8, 9))
+        ax.set_xlim(*ENDS)
+        logarithmic(ax, "x", (1, 1.2, 1.5, 2, 5, 7))
         ax.set_yticks(range(len(order)), list(order) if ax is axes[0] else [""] * len(order), fontsize=7)
         ax.set(ylim=(-1, len(order)), title=optimizer)
         ax.tick_params(axis="x", labelsize=7)
