@@ -31,7 +31,7 @@ enum gl_status {
     GL_ERR_ARGUMENT = -1, /* a count, index or number is outside its range */
     GL_ERR_LENGTH = -2,   /* operands differ in the length of a segment */
     GL_ERR_DTYPE = -3,    /* a dtype this function does not take */
-    GL_ERR_MISSING = -4,  /* a rule was not given a statistic that it needs */
+    GL_ERR_MISSING = -4,  /* a schedule was not given the total that it needs */
     GL_ERR_LEVEL = -5     /* a dispatch level that this machine lacks */
 };
 

@@ -61,9 +61,11 @@ static int refuse_unknown(const struct call *call, PyObject *key, const struct g
 static int refuse_value(const struct call *call, const struct gl_field *field, PyObject *key, double value) {
     PyObject *lower = PyFloat_FromDouble(field->lower), *upper = PyFloat_FromDouble(field->upper);
     PyObject *got = PyFloat_FromDouble(value), *rest = NULL;
-    if (lower && upper && got) {
-        rest = PyUnicode_FromFormat("must be in %c%R, %R%c, got %R", field->bound & GL_OPEN_LOWER ? '(' : '[', lower,
-                                    upper, field->bound & GL_OPEN_UPPER ? ')' : ']', got);
+    if (lower && upper && got && gl_field_within(field, value)) {
+        rest = PyUnicode_FromFormat("must be %s, got %R", field->domain == GL_FLAG ? "0 or 1" : "a whole number", got);
+    } else if (lower && upper && got) {
+        rest = PyUnicode_FromFormat("must be in %c%R, %R%c, got %R", field->domain & GL_OPEN_LOWER ? '(' : '[', lower,
+                                    upper, field->domain & GL_OPEN_UPPER ? ')' : ']', got);
     }
     refuse(call, PyExc_ValueError, key, rest);
     Py_XDECREF(lower);
@@ -238,7 +240,18 @@ static PyObject *rule_load(PyObject *object, PyObject *state) {
     Py_RETURN_NONE;
 }
 
-static int read_statistic(const struct gl_rule *rule, PyObject *key, PyObject *value, struct gl_stats *stats) {
+/* Place of a statistic among the inputs of the rule, or -1. */
+static int find_input(const struct gl_rule *rule, int stat) {
+    for (int i = 0; i < rule->inputs; i++) {
+        if ((int)rule->input[i] == stat) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* One statistic; those that the rule does not look at have to exist and to be numbers, too. */
+static int read_statistic(const struct gl_rule *rule, PyObject *key, PyObject *value, double *inputs, uint32_t *seen) {
     const struct call call = {"Rule(\"%s\").update(", rule->name};
     Py_ssize_t length = 0;
     double number = 0;
@@ -248,32 +261,36 @@ static int read_statistic(const struct gl_rule *rule, PyObject *key, PyObject *v
     }
     /* C's names end at the first zero, Python's need not. */
     int stat = strlen(name) == (size_t)length ? gl_stat_find(name) : -1;
-    if (gl_stats_set(stats, stat, number) < 0) {
+    if (stat < 0) {
         PyErr_Format(PyExc_TypeError, "Rule(\"%s\").update(%U=...) is no statistic; statistics() names them",
                      rule->name, key);
         return -1;
     }
+    int i = find_input(rule, stat);
+    if (i >= 0) {
+        inputs[i] = number;
+        *seen |= (uint32_t)1 << i;
+    }
     return 0;
 }
 
-static int read_statistics(const struct gl_rule *rule, PyObject *keywords, struct gl_stats *stats) {
+static int read_inputs(const struct gl_rule *rule, PyObject *keywords, double *inputs) {
     PyObject *entries = entries_of(keywords);
     int failed = entries ? 0 : -1;
+    uint32_t seen = 0;
     for (Py_ssize_t i = 0; !failed && i < PyTuple_Size(entries); i++) {
         PyObject *entry = PyTuple_GetItem(entries, i);
-        failed = read_statistic(rule, PyTuple_GetItem(entry, 0), PyTuple_GetItem(entry, 1), stats);
+        failed = read_statistic(rule, PyTuple_GetItem(entry, 0), PyTuple_GetItem(entry, 1), inputs, &seen);
     }
     Py_XDECREF(entries);
-    if (failed) {
-        return -1;
-    }
-    for (int i = 0; i < GL_STAT_COUNT; i++) {
-        if (rule->needs >> i & ~(stats->have >> i) & 1) {
-            PyErr_Format(PyExc_ValueError, "Rule(\"%s\").update(%s=...) is missing", rule->name, gl_stat_name(i));
-            return -1;
+    for (int i = 0; !failed && i < rule->inputs; i++) {
+        if (!(seen >> i & 1)) {
+            const char *missing = gl_stat_name(rule->input[i]);
+            PyErr_Format(PyExc_ValueError, "Rule(\"%s\").update(%s=...) is missing", rule->name, missing);
+            failed = -1;
         }
     }
-    return 0;
+    return failed;
 }
 
 PyDoc_STRVAR(update_doc,
@@ -281,18 +298,14 @@ PyDoc_STRVAR(update_doc,
 
 static PyObject *rule_update(PyObject *object, PyObject *args, PyObject *keywords) {
     struct rule_object *self = (struct rule_object *)object;
-    struct gl_stats stats = {.have = 0};
+    double inputs[GL_FIELDS_MAX];
     struct gl_verdict verdict;
-    enum gl_status status;
-    if (!PyArg_ParseTuple(args, ":update") || read_statistics(self->rule, keywords, &stats) < 0) {
+    if (!PyArg_ParseTuple(args, ":update") || read_inputs(self->rule, keywords, inputs) < 0) {
         return NULL;
     }
     GLPY_LOCK(object);
-    status = gl_rule_update(self->rule, self->config, &stats, self->state, &verdict);
+    verdict = gl_rule_update(self->rule, self->config, inputs, self->state);
     GLPY_UNLOCK();
-    if (glpy_check(status, "Rule.update") < 0) {
-        return NULL;
-    }
     return Py_BuildValue("(dss)", verdict.lr, gl_action_name(verdict.action), gl_reason_name(verdict.reason));
 }
 
@@ -309,10 +322,8 @@ static PyObject *get_about(PyObject *object, void *Py_UNUSED(closure)) {
 static PyObject *get_needs(PyObject *object, void *Py_UNUSED(closure)) {
     struct rule_object *self = (struct rule_object *)object;
     PyObject *list = PyList_New(0);
-    for (int i = 0; i < GL_STAT_COUNT; i++) {
-        if (self->rule->needs >> i & 1) {
-            add_name(&list, gl_stat_name(i));
-        }
+    for (int i = 0; i < self->rule->inputs; i++) {
+        add_name(&list, gl_stat_name(self->rule->input[i]));
     }
     return tuple_from(list);
 }
