@@ -50,6 +50,7 @@
     X(apart, 2, 0, INFINITY, GL_CLOSED)                                                                                \
     X(lower, 1.5, 0, INFINITY, GL_OPEN)                                                                                \
     X(tries, 3, 1, INFINITY, GL_WHOLE)
+/* `walk` is infinite where steps are so short that their squares vanish, and a `peak` that ended out of range. */
 #define STATE(X)                                                                                                       \
     X(count, 0, 0, INFINITY, GL_COUNT)                                                                                 \
     X(begun, 0, 0, INFINITY, GL_COUNT)                                                                                 \
@@ -58,8 +59,8 @@
     X(length, 0, -INFINITY, INFINITY, GL_OPEN)                                                                         \
     X(relative, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                         \
     X(least, 0, -INFINITY, INFINITY, GL_OPEN)                                                                          \
-    X(walk, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
-    X(peak, 0, 0, INFINITY, GL_OPEN_UPPER)
+    X(walk, 0, 0, INFINITY, GL_CLOSED)                                                                                 \
+    X(peak, 0, 0, INFINITY, GL_CLOSED)
 #include "rule_template.h"
 
 static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {

@@ -54,6 +54,7 @@
     X(gain, 1.25, 0, INFINITY, GL_OPEN)                                                                                \
     X(share, 0.3, 0, 1, GL_CLOSED)                                                                                     \
     X(apart, 0.5, 0, INFINITY, GL_CLOSED)
+/* An infinite `peak` is a search that ended out of range: every update is a SKIP. */
 #define STATE(X)                                                                                                       \
     X(seen, 0, 0, INFINITY, GL_COUNT)                                                                                  \
     X(count, 0, 0, INFINITY, GL_COUNT)                                                                                 \
@@ -62,7 +63,7 @@
     X(logs, 0, -INFINITY, INFINITY, GL_OPEN)                                                                           \
     X(relative, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                         \
     X(halved, 0, 0, INFINITY, GL_COUNT)                                                                                \
-    X(peak, 0, 0, INFINITY, GL_OPEN_UPPER)
+    X(peak, 0, 0, INFINITY, GL_CLOSED)
 #include "rule_template.h"
 
 static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
