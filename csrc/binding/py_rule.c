@@ -344,6 +344,25 @@ static PyObject *get_state(PyObject *object, void *Py_UNUSED(closure)) {
     return dict_of(self->rule->state, self->rule->states, values);
 }
 
+PyDoc_STRVAR(reduce_doc,
+             "__reduce__($self, /)\n--\n\nName and configuration make the rule anew, and it loads the state.");
+
+static PyObject *rule_reduce(PyObject *object, PyObject *Py_UNUSED(none)) {
+    struct rule_object *self = (struct rule_object *)object;
+    PyObject *copyreg = PyImport_ImportModule("copyreg"), *result = NULL;
+    PyObject *make = copyreg ? PyObject_GetAttrString(copyreg, "__newobj_ex__") : NULL;
+    PyObject *config = make ? get_config(object, NULL) : NULL;
+    PyObject *state = config ? get_state(object, NULL) : NULL;
+    if (state) {
+        result = Py_BuildValue("O(O(s)O)O", make, (PyObject *)Py_TYPE(object), self->rule->name, config, state);
+    }
+    Py_XDECREF(copyreg);
+    Py_XDECREF(make);
+    Py_XDECREF(config);
+    Py_XDECREF(state);
+    return result;
+}
+
 static PyObject *rule_repr(PyObject *object) {
     struct rule_object *self = (struct rule_object *)object;
     return PyUnicode_FromFormat("<glyder._core.Rule \"%s\">", self->rule->name);
@@ -353,6 +372,8 @@ static PyObject *rule_repr(PyObject *object) {
 #define WITH_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function))
 
 static PyMethodDef rule_methods[] = {{"load", rule_load, METH_O, load_doc},
+                                     {"__setstate__", rule_load, METH_O, load_doc},
+                                     {"__reduce__", rule_reduce, METH_NOARGS, reduce_doc},
                                      {"update", WITH_KEYWORDS(rule_update), METH_VARARGS | METH_KEYWORDS, update_doc},
                                      {NULL, NULL, 0, NULL}};
 
