@@ -133,7 +133,7 @@ int glpy_apart(const struct glpy_segments *out, const char *out_name, const stru
 /* ---------------------------------------------------------------- functions of the module, by file */
 
 extern PyMethodDef glpy_reduce_methods[];
-extern PyMethodDef glpy_gnb_methods[];
+extern PyMethodDef glpy_ce_methods[];
 extern PyMethodDef glpy_rule_methods[];
 
 #endif
