@@ -107,6 +107,7 @@ static int exec_module(PyObject *module) {
         add_type(module, &glpy_rule_spec, &state->rule_type) < 0 ||
         PyModule_AddFunctions(module, glpy_reduce_methods) < 0 || PyModule_AddFunctions(module, glpy_ce_methods) < 0 ||
         PyModule_AddFunctions(module, glpy_rule_methods) < 0 ||
+        PyModule_AddFunctions(module, glpy_schedule_methods) < 0 ||
         PyModule_AddStringConstant(module, "__version__", GLYDER_VERSION) < 0) {
         return -1;
     }

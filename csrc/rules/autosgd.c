@@ -34,6 +34,9 @@
 #include <float.h>
 #include <math.h>
 
+#define LOST   1e150       /* squares of larger differences overflow */
+#define LENGTH (10 * LOST) /* no mean comes near it */
+
 #define RULE      autosgd
 #define ABOUT     "Three streams of SGD at neighbouring rates race for an episode; the winner's rate is kept."
 #define INPUTS(X) X(base) X(loss) X(slow_loss) X(fast_loss) X(begin_loss)
@@ -44,8 +47,6 @@
     X(shortest, 5, 2, INFINITY, GL_COUNT)                                                                              \
     X(longest, 100, 2, INFINITY, GL_COUNT)                                                                             \
     X(exact, 0, 0, 1, GL_FLAG)
-#define LOST   1e150       /* squares of larger differences overflow */
-#define LENGTH (10 * LOST) /* no mean comes near it */
 
 /* Of the differences to the middle: their mean, and the sum of squares around it. */
 #define STATE(X)                                                                                                       \
