@@ -87,7 +87,7 @@ def test_every_field_is_checked(name: str) -> None:
             _core.Rule(name, **{field: "1"})  # type: ignore[arg-type]
 
 
-# What each rule counts, and its switches. A number of updates that is only compared may be a fraction.
+# What each rule counts, and its switches. How long the searches of peak and edge are may be a fraction of an update.
 COUNTS = {
     "armijo": {"tries"},
     "autosgd": {"shortest", "longest"},
