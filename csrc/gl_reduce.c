@@ -22,7 +22,7 @@
 #include "gl_common.h"  /* GL_NOINLINE, GL_INLINE */
 #include "gl_fpenv.h"   /* gl_fpenv_enter, gl_fpenv_leave */
 #include "gl_kernels.h" /* GL_BLOCK, struct gl_stream_kernels */
-#include "gl_cpu.h"     /* gl_kernels_current */
+#include "gl_level.h"   /* gl_kernels_current */
 #include "gl_segment.h" /* gl_segment_check_lists, gl_segment_at */
 
 _Static_assert(GL_PAIR(GL_OPERANDS_MAX - 1, GL_OPERANDS_MAX - 1) + 1 == GL_PAIRS_MAX, "pairs of all operands");

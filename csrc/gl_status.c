@@ -12,7 +12,7 @@ const char *gl_status_message(enum gl_status status) {
     case GL_ERR_DTYPE:
         return "This function does not take that dtype.";
     case GL_ERR_MISSING:
-        return "The rule was not given a statistic that it needs.";
+        return "The schedule was not given the total that it needs.";
     case GL_ERR_LEVEL:
         return "This machine lacks that dispatch level.";
     }

@@ -14,7 +14,7 @@
 #include "gl_common.h"  /* GL_NOINLINE */
 #include "gl_fpenv.h"   /* gl_fpenv_enter, gl_fpenv_leave */
 #include "gl_kernels.h" /* GL_BLOCK, struct gl_stream_kernels */
-#include "gl_cpu.h"     /* gl_kernels_current */
+#include "gl_level.h"   /* gl_kernels_current */
 #include "gl_segment.h" /* gl_segment_check_lists, gl_segment_at */
 
 /* first[i] = first[i] and second[i] combined with one number; a member of the table of kernels. */

@@ -6,6 +6,27 @@
  *
  *   segments -> reductions -> sums -> statistics -> rule -> stages -> verdict
  *
+ * Rules and schedules have headers of their own, rules/rule.h and rules/schedule.h, with a file for each rule. Polyak's
+ * step for gradient descent, whole (`make -C tests/c check` takes these lines from here, builds and runs them):
+ *
+ *     #include "glyder.h"
+ *     #include "rules/rule.h"
+ *
+ *     // The rate of the next update, or the old one; gl_rule_state_init begins the state, once a run.
+ *     double next_rate(const struct gl_rule *rule, double *state, double lr, double loss, float *g, int64_t n) {
+ *         const struct gl_segment gradient = {g, n, GL_F32};
+ *         const struct gl_operand operand = {&gradient, NULL};
+ *         double config[GL_FIELDS_MAX], sums[GL_PAIRS_MAX];
+ *
+ *         gl_rule_config_init(rule, config);
+ *         if (gl_reduce(&operand, 1, 1, 1u << GL_PAIR(0, 0), sums) != GL_OK)
+ *             return lr;
+ *         // INPUTS of rules/polyak.c: lr, base, loss, fall; along the gradient, the last is its squared length
+ *         const double inputs[] = {lr, lr, loss, sums[GL_PAIR(0, 0)]};
+ *         const struct gl_verdict verdict = gl_rule_update(rule, config, inputs, state);
+ *         return verdict.action == GL_SKIP ? lr : verdict.lr;
+ *     }
+ *
  * Reductions know nothing of rules, rules nothing of arrays, and neither of Python.  No function allocates,
  * prints, locks, or reads the environment; all are re-entrant.  Results go through pointers and stay
  * untouched on failure.
@@ -31,7 +52,7 @@ enum gl_status {
     GL_ERR_ARGUMENT = -1, /* a count, index or number is outside its range */
     GL_ERR_LENGTH = -2,   /* operands differ in the length of a segment */
     GL_ERR_DTYPE = -3,    /* a dtype this function does not take */
-    GL_ERR_MISSING = -4,  /* a rule was not given a statistic that it needs */
+    GL_ERR_MISSING = -4,  /* a schedule was not given the total that it needs */
     GL_ERR_LEVEL = -5     /* a dispatch level that this machine lacks */
 };
 
@@ -113,7 +134,7 @@ enum gl_status gl_displace(const struct gl_segment *out, const struct gl_segment
 enum gl_status gl_perturb(const struct gl_segment *dst, const struct gl_segment *x, double c,
                           const struct gl_segment *delta, int64_t segments);
 
-/* ---------------------------------------------------------------- Gauss-Newton-Bartlett */
+/* ---------------------------------------------------------------- cross-entropy */
 
 /* Logits, or anything of their shape: `rows` x `classes`, row-major and contiguous. */
 struct gl_matrix {

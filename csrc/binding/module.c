@@ -105,8 +105,9 @@ static int exec_module(PyObject *module) {
     state->tensor_types = PyDict_New();
     if (!state->tensor_types || add_type(module, &glpy_segments_spec, &state->segments_type) < 0 ||
         add_type(module, &glpy_rule_spec, &state->rule_type) < 0 ||
-        PyModule_AddFunctions(module, glpy_reduce_methods) < 0 || PyModule_AddFunctions(module, glpy_gnb_methods) < 0 ||
+        PyModule_AddFunctions(module, glpy_reduce_methods) < 0 || PyModule_AddFunctions(module, glpy_ce_methods) < 0 ||
         PyModule_AddFunctions(module, glpy_rule_methods) < 0 ||
+        PyModule_AddFunctions(module, glpy_schedule_methods) < 0 ||
         PyModule_AddStringConstant(module, "__version__", GLYDER_VERSION) < 0) {
         return -1;
     }

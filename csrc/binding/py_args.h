@@ -132,8 +132,12 @@ int glpy_apart(const struct glpy_segments *out, const char *out_name, const stru
 
 /* ---------------------------------------------------------------- functions of the module, by file */
 
+/* The detour by void (*)(void) keeps compilers quiet about the three-argument form of a method. */
+#define GLPY_WITH_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function))
+
 extern PyMethodDef glpy_reduce_methods[];
-extern PyMethodDef glpy_gnb_methods[];
+extern PyMethodDef glpy_ce_methods[];
 extern PyMethodDef glpy_rule_methods[];
+extern PyMethodDef glpy_schedule_methods[];
 
 #endif

@@ -1,124 +1,9 @@
-/* py_rule.c - one generic type for all rules and stages, driven by their field tables, and the schedules.
+/* py_rule.c - one generic type for all rules and stages, driven by their tables.
  *
- * Nothing here knows any rule: a new one is a row in GL_RULES.  Errors are in call form, `Rule("glyder", sigma=...)
- * must be in (0, inf), got -1.0`.
+ * Nothing here knows any rule: a new one is a row in GL_RULES.
  */
-#include "py_args.h"
-#include "../rules/rule.h"
-#include "../rules/schedule.h"
+#include "py_fields.h"
 #include <string.h>
-
-_Static_assert(GL_FIELDS_MAX <= 32, "one bit per field tells which were given");
-
-/* ---------------------------------------------------------------- fields */
-
-/* What is being called, for messages: "Rule(\"glyder\", " up to the arguments. */
-struct call {
-    const char *format; /* with one %s for the name */
-    const char *name;
-};
-
-/* What a dict holds, as a tuple of pairs; empty for NULL.  A number may be any object, whose __float__ can change the
- * dict: a tuple of our own keeps all of it alive, and as it was. */
-static PyObject *entries_of(PyObject *dict) {
-    PyObject *list = dict ? PyDict_Items(dict) : PyList_New(0);
-    PyObject *entries = list ? PyList_AsTuple(list) : NULL;
-    Py_XDECREF(list);
-    return entries;
-}
-
-static int find_field(const struct gl_field *fields, int count, PyObject *key) {
-    for (int i = 0; i < count; i++) {
-        if (PyUnicode_CompareWithASCIIString(key, fields[i].name) == 0) {
-            return i;
-        }
-    }
-    return -1;
-}
-
-/* Sets exception "<call><key>=...) <rest>"; steals nothing; returns -1. */
-static int refuse(const struct call *call, PyObject *exception, PyObject *key, PyObject *rest) {
-    PyObject *head = PyUnicode_FromFormat(call->format, call->name);
-    if (head && rest) {
-        PyErr_Format(exception, "%U%S=...) %U", head, key, rest);
-    }
-    Py_XDECREF(head);
-    return -1;
-}
-
-static int refuse_unknown(const struct call *call, PyObject *key, const struct gl_field *fields, int count) {
-    PyObject *rest = PyUnicode_FromString(count > 0 ? "is unknown; known:" : "is unknown; there are none");
-    for (int i = 0; rest && i < count; i++) {
-        PyObject *longer = PyUnicode_FromFormat("%U %s", rest, fields[i].name);
-        Py_DECREF(rest);
-        rest = longer;
-    }
-    refuse(call, PyExc_TypeError, key, rest);
-    Py_XDECREF(rest);
-    return -1;
-}
-
-static int refuse_value(const struct call *call, const struct gl_field *field, PyObject *key, double value) {
-    PyObject *lower = PyFloat_FromDouble(field->lower), *upper = PyFloat_FromDouble(field->upper);
-    PyObject *got = PyFloat_FromDouble(value), *rest = NULL;
-    if (lower && upper && got) {
-        rest = PyUnicode_FromFormat("must be in %c%R, %R%c, got %R", field->bound & GL_OPEN_LOWER ? '(' : '[', lower,
-                                    upper, field->bound & GL_OPEN_UPPER ? ')' : ']', got);
-    }
-    refuse(call, PyExc_ValueError, key, rest);
-    Py_XDECREF(lower);
-    Py_XDECREF(upper);
-    Py_XDECREF(got);
-    Py_XDECREF(rest);
-    return -1;
-}
-
-/* A float, or what turns into one; otherwise -1 and an exception that names the key. */
-static int read_number(const struct call *call, PyObject *key, PyObject *value, double *out) {
-    *out = PyFloat_AsDouble(value);
-    if (!PyErr_Occurred()) {
-        return 0;
-    }
-    PyObject *exception = PyErr_ExceptionMatches(PyExc_OverflowError) ? PyExc_ValueError : PyExc_TypeError;
-    if (glpy_no_number()) {
-        PyObject *rest = PyUnicode_FromFormat("must be a number in the range of float, got %R", value);
-        refuse(call, exception, key, rest);
-        Py_XDECREF(rest);
-    }
-    return -1;
-}
-
-/* One field.  Keys are exactly str: a class of its own may equal a name, or not, as it likes. */
-static int read_field(const struct call *call, PyObject *entry, const struct gl_field *fields, int count,
-                      double *values, uint32_t *seen) {
-    PyObject *key = PyTuple_GetItem(entry, 0);
-    if (!PyUnicode_CheckExact(key)) {
-        PyErr_Format(PyExc_TypeError, "names of fields must be str, got %R", (PyObject *)Py_TYPE(key));
-        return -1;
-    }
-    int i = find_field(fields, count, key);
-    if (i < 0) {
-        return refuse_unknown(call, key, fields, count);
-    }
-    if (read_number(call, key, PyTuple_GetItem(entry, 1), &values[i]) < 0) {
-        return -1;
-    }
-    *seen |= (uint32_t)1 << i;
-    return gl_field_accepts(&fields[i], values[i]) ? 0 : refuse_value(call, &fields[i], key, values[i]);
-}
-
-/* Overwrites values[] by those in `dict` and tells which; every key must be a field, every number within bounds. */
-static int read_fields(const struct call *call, PyObject *dict, const struct gl_field *fields, int count,
-                       double *values, uint32_t *seen) {
-    PyObject *entries = entries_of(dict);
-    int failed = entries ? 0 : -1;
-    *seen = 0;
-    for (Py_ssize_t i = 0; !failed && i < PyTuple_Size(entries); i++) {
-        failed = read_field(call, PyTuple_GetItem(entries, i), fields, count, values, seen);
-    }
-    Py_XDECREF(entries);
-    return failed;
-}
 
 static PyObject *dict_of(const struct gl_field *fields, int count, const double *values) {
     PyObject *dict = PyDict_New();
@@ -130,21 +15,6 @@ static PyObject *dict_of(const struct gl_field *fields, int count, const double 
         Py_XDECREF(value);
     }
     return dict;
-}
-
-/* Adds a name to a list that may already have failed; drops the list on failure. */
-static void add_name(PyObject **list, const char *name) {
-    PyObject *text = *list ? PyUnicode_FromString(name) : NULL;
-    if (*list && (!text || PyList_Append(*list, text) < 0)) {
-        Py_CLEAR(*list);
-    }
-    Py_XDECREF(text);
-}
-
-static PyObject *tuple_from(PyObject *list) {
-    PyObject *tuple = list ? PyList_AsTuple(list) : NULL;
-    Py_XDECREF(list);
-    return tuple;
 }
 
 /* ---------------------------------------------------------------- Rule */
@@ -161,7 +31,7 @@ static void rule_dealloc(PyObject *object) {
 }
 
 /* A field that was not given and whose default is out of bounds has no default. */
-static int check_config(const struct call *call, const struct rule_object *self) {
+static int check_config(const struct glpy_call *call, const struct rule_object *self) {
     const struct gl_rule *rule = self->rule;
     for (int i = 0; i < rule->configs; i++) {
         if (!gl_field_accepts(&rule->config[i], self->config[i])) {
@@ -191,12 +61,12 @@ static PyObject *rule_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     if (!self) {
         return NULL;
     }
-    const struct call call = {"Rule(\"%s\", ", rule->name};
+    const struct glpy_call call = {"Rule(\"%s\", ", rule->name};
     uint32_t seen = 0;
     self->rule = rule;
     gl_rule_config_init(rule, self->config);
     gl_rule_state_init(rule, self->state);
-    if (read_fields(&call, keywords, rule->config, rule->configs, self->config, &seen) < 0 ||
+    if (glpy_read_fields(&call, keywords, rule->config, rule->configs, self->config, &seen) < 0 ||
         check_config(&call, self) < 0) {
         Py_DECREF(self);
         return NULL;
@@ -210,7 +80,7 @@ PyDoc_STRVAR(load_doc,
 static PyObject *rule_load(PyObject *object, PyObject *state) {
     struct rule_object *self = (struct rule_object *)object;
     const struct gl_rule *rule = self->rule;
-    const struct call call = {"Rule(\"%s\").load(", rule->name};
+    const struct glpy_call call = {"Rule(\"%s\").load(", rule->name};
     double values[GL_FIELDS_MAX];
     uint32_t seen = 0;
     int failed;
@@ -219,7 +89,7 @@ static PyObject *rule_load(PyObject *object, PyObject *state) {
         Py_XDECREF(dict);
         return NULL;
     }
-    failed = read_fields(&call, dict, rule->state, rule->states, values, &seen);
+    failed = glpy_read_fields(&call, dict, rule->state, rule->states, values, &seen);
     for (int i = 0; !failed && i < rule->states; i++) {
         if (!(seen >> i & 1)) {
             PyErr_Format(PyExc_ValueError, "Rule(\"%s\").load(%s=...) is missing", rule->name, rule->state[i].name);
@@ -238,42 +108,57 @@ static PyObject *rule_load(PyObject *object, PyObject *state) {
     Py_RETURN_NONE;
 }
 
-static int read_statistic(const struct gl_rule *rule, PyObject *key, PyObject *value, struct gl_stats *stats) {
-    const struct call call = {"Rule(\"%s\").update(", rule->name};
+/* Place of a statistic among the inputs of the rule, or -1. */
+static int find_input(const struct gl_rule *rule, int stat) {
+    for (int i = 0; i < rule->inputs; i++) {
+        if ((int)rule->input[i] == stat) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* One statistic; those that the rule does not look at have to exist and to be numbers, too. */
+static int read_statistic(const struct gl_rule *rule, PyObject *key, PyObject *value, double *inputs, uint32_t *seen) {
+    const struct glpy_call call = {"Rule(\"%s\").update(", rule->name};
     Py_ssize_t length = 0;
     double number = 0;
     const char *name = PyUnicode_AsUTF8AndSize(key, &length);
-    if (!name || read_number(&call, key, value, &number) < 0) {
+    if (!name || glpy_read_number(&call, key, value, &number) < 0) {
         return -1;
     }
     /* C's names end at the first zero, Python's need not. */
     int stat = strlen(name) == (size_t)length ? gl_stat_find(name) : -1;
-    if (gl_stats_set(stats, stat, number) < 0) {
+    if (stat < 0) {
         PyErr_Format(PyExc_TypeError, "Rule(\"%s\").update(%U=...) is no statistic; statistics() names them",
                      rule->name, key);
         return -1;
     }
+    int i = find_input(rule, stat);
+    if (i >= 0) {
+        inputs[i] = number;
+        *seen |= (uint32_t)1 << i;
+    }
     return 0;
 }
 
-static int read_statistics(const struct gl_rule *rule, PyObject *keywords, struct gl_stats *stats) {
-    PyObject *entries = entries_of(keywords);
+static int read_inputs(const struct gl_rule *rule, PyObject *keywords, double *inputs) {
+    PyObject *entries = glpy_entries_of(keywords);
     int failed = entries ? 0 : -1;
+    uint32_t seen = 0;
     for (Py_ssize_t i = 0; !failed && i < PyTuple_Size(entries); i++) {
         PyObject *entry = PyTuple_GetItem(entries, i);
-        failed = read_statistic(rule, PyTuple_GetItem(entry, 0), PyTuple_GetItem(entry, 1), stats);
+        failed = read_statistic(rule, PyTuple_GetItem(entry, 0), PyTuple_GetItem(entry, 1), inputs, &seen);
     }
     Py_XDECREF(entries);
-    if (failed) {
-        return -1;
-    }
-    for (int i = 0; i < GL_STAT_COUNT; i++) {
-        if (rule->needs >> i & ~(stats->have >> i) & 1) {
-            PyErr_Format(PyExc_ValueError, "Rule(\"%s\").update(%s=...) is missing", rule->name, gl_stat_name(i));
-            return -1;
+    for (int i = 0; !failed && i < rule->inputs; i++) {
+        if (!(seen >> i & 1)) {
+            const char *missing = gl_stat_name(rule->input[i]);
+            PyErr_Format(PyExc_ValueError, "Rule(\"%s\").update(%s=...) is missing", rule->name, missing);
+            failed = -1;
         }
     }
-    return 0;
+    return failed;
 }
 
 PyDoc_STRVAR(update_doc,
@@ -281,18 +166,14 @@ PyDoc_STRVAR(update_doc,
 
 static PyObject *rule_update(PyObject *object, PyObject *args, PyObject *keywords) {
     struct rule_object *self = (struct rule_object *)object;
-    struct gl_stats stats = {.have = 0};
+    double inputs[GL_FIELDS_MAX];
     struct gl_verdict verdict;
-    enum gl_status status;
-    if (!PyArg_ParseTuple(args, ":update") || read_statistics(self->rule, keywords, &stats) < 0) {
+    if (!PyArg_ParseTuple(args, ":update") || read_inputs(self->rule, keywords, inputs) < 0) {
         return NULL;
     }
     GLPY_LOCK(object);
-    status = gl_rule_update(self->rule, self->config, &stats, self->state, &verdict);
+    verdict = gl_rule_update(self->rule, self->config, inputs, self->state);
     GLPY_UNLOCK();
-    if (glpy_check(status, "Rule.update") < 0) {
-        return NULL;
-    }
     return Py_BuildValue("(dss)", verdict.lr, gl_action_name(verdict.action), gl_reason_name(verdict.reason));
 }
 
@@ -309,12 +190,10 @@ static PyObject *get_about(PyObject *object, void *Py_UNUSED(closure)) {
 static PyObject *get_needs(PyObject *object, void *Py_UNUSED(closure)) {
     struct rule_object *self = (struct rule_object *)object;
     PyObject *list = PyList_New(0);
-    for (int i = 0; i < GL_STAT_COUNT; i++) {
-        if (self->rule->needs >> i & 1) {
-            add_name(&list, gl_stat_name(i));
-        }
+    for (int i = 0; i < self->rule->inputs; i++) {
+        glpy_add_name(&list, gl_stat_name(self->rule->input[i]));
     }
-    return tuple_from(list);
+    return glpy_tuple_from(list);
 }
 
 static PyObject *get_config(PyObject *object, void *Py_UNUSED(closure)) {
@@ -333,17 +212,36 @@ static PyObject *get_state(PyObject *object, void *Py_UNUSED(closure)) {
     return dict_of(self->rule->state, self->rule->states, values);
 }
 
+PyDoc_STRVAR(reduce_doc,
+             "__reduce__($self, /)\n--\n\nName and configuration make the rule anew, and it loads the state.");
+
+static PyObject *rule_reduce(PyObject *object, PyObject *Py_UNUSED(none)) {
+    struct rule_object *self = (struct rule_object *)object;
+    PyObject *copyreg = PyImport_ImportModule("copyreg"), *result = NULL;
+    PyObject *make = copyreg ? PyObject_GetAttrString(copyreg, "__newobj_ex__") : NULL;
+    PyObject *config = make ? get_config(object, NULL) : NULL;
+    PyObject *state = config ? get_state(object, NULL) : NULL;
+    if (state) {
+        result = Py_BuildValue("O(O(s)O)O", make, (PyObject *)Py_TYPE(object), self->rule->name, config, state);
+    }
+    Py_XDECREF(copyreg);
+    Py_XDECREF(make);
+    Py_XDECREF(config);
+    Py_XDECREF(state);
+    return result;
+}
+
 static PyObject *rule_repr(PyObject *object) {
     struct rule_object *self = (struct rule_object *)object;
     return PyUnicode_FromFormat("<glyder._core.Rule \"%s\">", self->rule->name);
 }
 
-/* The detour by void (*)(void) keeps compilers quiet about the three-argument form of a method. */
-#define WITH_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function))
-
-static PyMethodDef rule_methods[] = {{"load", rule_load, METH_O, load_doc},
-                                     {"update", WITH_KEYWORDS(rule_update), METH_VARARGS | METH_KEYWORDS, update_doc},
-                                     {NULL, NULL, 0, NULL}};
+static PyMethodDef rule_methods[] = {
+    {"load", rule_load, METH_O, load_doc},
+    {"__setstate__", rule_load, METH_O, load_doc},
+    {"__reduce__", rule_reduce, METH_NOARGS, reduce_doc},
+    {"update", GLPY_WITH_KEYWORDS(rule_update), METH_VARARGS | METH_KEYWORDS, update_doc},
+    {NULL, NULL, 0, NULL}};
 
 static PyGetSetDef rule_attributes[] = {{"name", get_name, NULL, "Name of the rule.", NULL},
                                         {"about", get_about, NULL, "What the rule does, in a sentence.", NULL},
@@ -375,17 +273,9 @@ PyType_Spec glpy_rule_spec = {
 static PyObject *rules(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
     PyObject *list = PyList_New(0);
     for (int i = 0; i < gl_rule_count(); i++) {
-        add_name(&list, gl_rule_at(i)->name);
+        glpy_add_name(&list, gl_rule_at(i)->name);
     }
-    return tuple_from(list);
-}
-
-static PyObject *schedules(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)) {
-    PyObject *list = PyList_New(0);
-    for (int i = 0; i < gl_schedule_count(); i++) {
-        add_name(&list, gl_schedule_at(i)->name);
-    }
-    return tuple_from(list);
+    return glpy_tuple_from(list);
 }
 
 static PyObject *meanings(const char *(*name)(int), const char *(*meaning)(int), int count) {
@@ -408,70 +298,8 @@ static PyObject *reasons(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
     return meanings(gl_reason_name, gl_reason_meaning, GL_REASON_COUNT);
 }
 
-/* ---------------------------------------------------------------- schedule */
-
-/* A number of updates, taken out of `dict` if it is there and not None. */
-static int take_count(PyObject *dict, const char *name, const char *argument, int64_t *out) {
-    PyObject *key = PyUnicode_FromString(name);
-    PyObject *value = key ? Py_XNewRef(PyDict_GetItemWithError(dict, key)) : NULL;
-    int failed = PyErr_Occurred() != NULL;
-    if (value) {
-        failed = (value != Py_None && glpy_read_whole(value, argument, 0, GL_UPDATES_MAX, out) < 0) ||
-                 PyDict_DelItem(dict, key) < 0;
-    }
-    Py_XDECREF(key);
-    Py_XDECREF(value);
-    return failed ? -1 : 0;
-}
-
-static int check_schedule(const struct gl_schedule *schedule, const char *name, int64_t total) {
-    if (!schedule) {
-        PyErr_Format(PyExc_ValueError, "schedule(\"%s\"): there is no such schedule; schedules() names them", name);
-        return -1;
-    }
-    if (schedule->needs_total && total == GL_NO_TOTAL) {
-        PyErr_Format(PyExc_ValueError, "schedule(\"%s\", total=...) is missing", name);
-        return -1;
-    }
-    return 0;
-}
-
-PyDoc_STRVAR(schedule_doc, "schedule(name, t, /, *, total=None, warmup=0, **parameters)\n--\n\n"
-                           "Factor of update t (0-based), in [0, 1].");
-
-static PyObject *schedule(PyObject *Py_UNUSED(module), PyObject *args, PyObject *keywords) {
-    const char *name = NULL;
-    int64_t t = 0, total = GL_NO_TOTAL, warmup = 0;
-    double config[GL_FIELDS_MAX], factor = 0;
-    uint32_t seen = 0;
-    PyObject *t_arg = NULL, *rest = NULL, *result = NULL;
-    if (!PyArg_ParseTuple(args, "sO:schedule", &name, &t_arg)) {
-        return NULL;
-    }
-    const struct gl_schedule *found = gl_schedule_find(name);
-    const struct call call = {"schedule(\"%s\", ", name};
-    rest = keywords ? PyDict_Copy(keywords) : PyDict_New();
-    if (!rest || glpy_read_whole(t_arg, "schedule(t=...)", 0, GL_UPDATES_MAX, &t) < 0 ||
-        take_count(rest, "total", "schedule(total=...)", &total) < 0 ||
-        take_count(rest, "warmup", "schedule(warmup=...)", &warmup) < 0 || check_schedule(found, name, total) < 0) {
-        goto done;
-    }
-    for (int i = 0; i < found->configs; i++) {
-        config[i] = found->config[i].initial;
-    }
-    if (read_fields(&call, rest, found->config, found->configs, config, &seen) == 0 &&
-        glpy_check(gl_schedule_factor(found, t, total, warmup, config, &factor), "schedule") == 0) {
-        result = PyFloat_FromDouble(factor);
-    }
-done:
-    Py_XDECREF(rest);
-    return result;
-}
-
 PyMethodDef glpy_rule_methods[] = {
     {"rules", rules, METH_NOARGS, PyDoc_STR("rules()\n--\n\nNames of all rules and stages.")},
     {"statistics", statistics, METH_NOARGS, PyDoc_STR("statistics()\n--\n\nWhat rules look at: name and meaning.")},
     {"reasons", reasons, METH_NOARGS, PyDoc_STR("reasons()\n--\n\nWhy a rate is what it is: name and meaning.")},
-    {"schedules", schedules, METH_NOARGS, PyDoc_STR("schedules()\n--\n\nNames of all schedules.")},
-    {"schedule", WITH_KEYWORDS(schedule), METH_VARARGS | METH_KEYWORDS, schedule_doc},
     {NULL, NULL, 0, NULL}};

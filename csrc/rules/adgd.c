@@ -12,41 +12,30 @@
  * seen here.  For a direction that is not the gradient, ||s||/||y|| becomes its rate as in secant.c: ours.  Where y is
  * zero, only the first term is left; while theta is infinite, nothing is, and the rate holds.
  */
-#include "rule.h"
-
 #include <math.h>
 
+#define RULE  adgd
+#define ABOUT "Adaptive gradient descent: the local curvature limits the rate, and the rate before limits its growth."
+#define INPUTS(X) X(slope) X(dd) X(lr) X(base) X(yy)
 #define CONFIG(X)                                                                                                      \
     X(amplifier, 1, 0, INFINITY, GL_OPEN_UPPER)                                                                        \
     X(damping, 2, 0, INFINITY, GL_OPEN)                                                                                \
     X(eps, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                              \
     X(theta, INFINITY, 0, INFINITY, GL_CLOSED)
 #define STATE(X) X(last, 0, 0, INFINITY, GL_OPEN_UPPER)
-
-struct gl_adgd_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_adgd_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
-
-#define NEEDS (GL_HAVE(slope) | GL_HAVE(dd) | GL_HAVE(yy) | GL_HAVE(lr) | GL_HAVE(base))
+#include "rule_template.h"
 
 /* The most that the rate may grow to; amplifier 0 forbids growth also where theta is infinite. */
-static double grown(const struct gl_adgd_config *c, const struct gl_stats *s, double last) {
+static double grown(const struct config *c, const struct inputs *s, double last) {
     double theta = last > 0 ? s->base / last : c->theta;
     return c->amplifier > 0 ? s->base * sqrt(1 + c->amplifier * theta) : s->base;
 }
 
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_adgd_config *c = config;
-    struct gl_adgd_state *x = state;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
     double wanted, by_curvature;
     int lowered;
 
-    if (!gl_stats_finite(s, NEEDS))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->base <= 0 || s->lr <= 0 || s->dd < 0 || s->yy < 0)
         return gl_skip(GL_REASON_out_of_range);
@@ -64,14 +53,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     x->last = s->base;
     return gl_keep(wanted + c->eps, lowered ? GL_REASON_kept : GL_REASON_growth_limited);
 }
-
-const struct gl_rule gl_rule_adgd = {
-    .name = "adgd",
-    .about = "Adaptive gradient descent: the local curvature limits the rate, and the rate before limits its growth.",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .update = update,
-};

@@ -21,37 +21,26 @@
  *
  * It asks for the same loss on every call of a search: the batch and the randomness are the caller's to repeat.
  */
-#include "rule.h"
-
 #include <math.h>
-#include <stddef.h>
 
+#define RULE      armijo
+#define ABOUT     "Line search: a rate is used once the loss has been seen to fall enough."
+#define INPUTS(X) X(slope) X(lr) X(loss) X(trial) X(rate)
 #define CONFIG(X)                                                                                                      \
     X(c, 0.1, 0, 1, GL_OPEN)                                                                                           \
     X(backtrack, 0.9, 0, 1, GL_OPEN)                                                                                   \
-    X(goldstein, 0, 0, 1, GL_CLOSED)                                                                                   \
+    X(goldstein, 0, 0, 1, GL_FLAG)                                                                                     \
     X(extend, 2, 1, INFINITY, GL_OPEN)                                                                                 \
     X(rise, 1000, 1, INFINITY, GL_OPEN_UPPER)                                                                          \
-    X(tries, 100, 1, INFINITY, GL_OPEN_UPPER)                                                                          \
+    X(tries, 100, 1, INFINITY, GL_COUNT)                                                                               \
     X(slack, 1e-6, 0, INFINITY, GL_OPEN_UPPER)                                                                         \
     X(min_lr, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
     X(max_lr, INFINITY, 0, INFINITY, GL_OPEN_LOWER)
-#define STATE(X) X(rejected, 0, 0, INFINITY, GL_OPEN_UPPER)
+#define STATE(X) X(rejected, 0, 0, INFINITY, GL_COUNT)
+#define CHECK    check
+#include "rule_template.h"
 
-struct gl_armijo_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_armijo_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
-
-#define GIVEN (GL_HAVE(loss) | GL_HAVE(slope) | GL_HAVE(lr) | GL_HAVE(rate))
-
-static const char *check(const void *config) {
-    const struct gl_armijo_config *c = config;
-
+static const char *check(const struct config *c) {
     if (c->min_lr > c->max_lr)
         return "min_lr must be <= max_lr.";
     if (c->goldstein != 0 && c->c >= 0.5)
@@ -60,7 +49,7 @@ static const char *check(const void *config) {
 }
 
 /* What the search comes to for the rate eta; RETRY holds the next one. */
-static struct gl_verdict judge(const struct gl_armijo_config *c, const struct gl_stats *s, int last) {
+static struct gl_verdict judge(const struct config *c, const struct inputs *s, int last) {
     double fall = s->slope * (s->rate / s->lr);
     double top = fmin(c->max_lr, c->rise * s->lr);
     int low = isfinite(s->trial) && s->trial <= s->loss - c->c * fall + c->slack * fabs(s->loss);
@@ -85,12 +74,10 @@ static struct gl_verdict judge(const struct gl_armijo_config *c, const struct gl
     return next;
 }
 
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_armijo_config *c = config;
-    struct gl_armijo_state *x = state;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
     struct gl_verdict verdict;
 
-    if (!gl_stats_finite(s, GIVEN))
+    if (!isfinite(s->loss) || !isfinite(s->slope) || !isfinite(s->lr) || !isfinite(s->rate))
         return gl_skip(GL_REASON_not_finite);
     if (s->lr <= 0 || s->rate <= 0)
         return gl_skip(GL_REASON_out_of_range);
@@ -100,15 +87,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     x->rejected = verdict.action == GL_RETRY ? x->rejected + 1 : 0;
     return verdict;
 }
-
-const struct gl_rule gl_rule_armijo = {
-    .name = "armijo",
-    .about = "Line search: a rate is used once the loss has been seen to fall enough.",
-    .needs = GIVEN | GL_HAVE(trial),
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .check = check,
-    .update = update,
-};

@@ -31,25 +31,26 @@
  * It knows nothing of the loss beyond the episode: under noise a slow stream soon has the lower loss, and the rate may
  * be lowered earlier than is good in the long run.
  */
-#include "rule.h"
-
 #include <float.h>
 #include <math.h>
-#include <stddef.h>
 
+#define LOST   1e150       /* squares of larger differences overflow */
+#define LENGTH (10 * LOST) /* no mean comes near it */
+
+#define RULE      autosgd
+#define ABOUT     "Three streams of SGD at neighbouring rates race for an episode; the winner's rate is kept."
+#define INPUTS(X) X(base) X(loss) X(slow_loss) X(fast_loss) X(begin_loss)
 #define CONFIG(X)                                                                                                      \
     X(down, 0.5, 0, 1, GL_OPEN)                                                                                        \
     X(up, 2, 1, INFINITY, GL_OPEN)                                                                                     \
     X(bound, 3.5, 0, INFINITY, GL_OPEN_UPPER)                                                                          \
-    X(shortest, 5, 2, INFINITY, GL_OPEN_UPPER)                                                                         \
-    X(longest, 100, 2, INFINITY, GL_OPEN_UPPER)                                                                        \
-    X(exact, 0, 0, 1, GL_CLOSED)
-#define LOST   1e150       /* squares of larger differences overflow */
-#define LENGTH (10 * LOST) /* no mean comes near it */
+    X(shortest, 5, 2, INFINITY, GL_COUNT)                                                                              \
+    X(longest, 100, 2, INFINITY, GL_COUNT)                                                                             \
+    X(exact, 0, 0, 1, GL_FLAG)
 
 /* Of the differences to the middle: their mean, and the sum of squares around it. */
 #define STATE(X)                                                                                                       \
-    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
+    X(count, 0, 0, INFINITY, GL_COUNT)                                                                                 \
     X(size, 0, 0, LENGTH, GL_CLOSED)                                                                                   \
     X(slow, 0, -LENGTH, LENGTH, GL_CLOSED)                                                                             \
     X(slow_square, 0, 0, DBL_MAX, GL_CLOSED)                                                                           \
@@ -57,20 +58,10 @@
     X(fast_square, 0, 0, DBL_MAX, GL_CLOSED)                                                                           \
     X(begin, 0, -LENGTH, LENGTH, GL_CLOSED)                                                                            \
     X(begin_square, 0, 0, DBL_MAX, GL_CLOSED)
+#define CHECK check
+#include "rule_template.h"
 
-struct gl_autosgd_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_autosgd_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
-
-#define NEEDS (GL_HAVE(base) | GL_HAVE(loss) | GL_HAVE(slow_loss) | GL_HAVE(fast_loss) | GL_HAVE(begin_loss))
-
-static const char *check(const void *config) {
-    const struct gl_autosgd_config *c = config;
+static const char *check(const struct config *c) {
     return c->shortest <= c->longest ? NULL : "shortest must not exceed longest.";
 }
 
@@ -82,7 +73,7 @@ static void see(double *mean, double *square, double n, double difference, doubl
     *square = fmin(*square + off * off * ((n - 1) / n), DBL_MAX);
 }
 
-static void remember(struct gl_autosgd_state *x, const struct gl_stats *s) {
+static void remember(struct state *x, const struct inputs *s) {
     x->count += 1;
     x->size += (fabs(s->begin_loss) - x->size) / x->count;
     see(&x->slow, &x->slow_square, x->count, s->slow_loss - s->loss, x->size);
@@ -91,12 +82,12 @@ static void remember(struct gl_autosgd_state *x, const struct gl_stats *s) {
 }
 
 /* -1 where the loss is below the middle's, 1 where it is above, 0 where that is open. */
-static int against_middle(const struct gl_autosgd_config *c, double n, double mean, double square) {
+static int against_middle(const struct config *c, double n, double mean, double square) {
     double margin = c->exact != 0 || n < 2 ? 0 : c->bound * sqrt(square / (n * (n - 1)));
     return (mean - margin > 0) - (mean + margin < 0);
 }
 
-static enum gl_reason outcome(const struct gl_autosgd_config *c, const struct gl_autosgd_state *x) {
+static enum gl_reason outcome(const struct config *c, const struct state *x) {
     int slow = against_middle(c, x->count, x->slow, x->slow_square);
     int fast = against_middle(c, x->count, x->fast, x->fast_square);
 
@@ -113,12 +104,10 @@ static enum gl_reason outcome(const struct gl_autosgd_config *c, const struct gl
     return GL_REASON_undecided;
 }
 
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_autosgd_config *c = config;
-    struct gl_autosgd_state *x = state;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
     enum gl_reason reason = GL_REASON_restarted;
 
-    if (!gl_stats_finite(s, NEEDS))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->base <= 0 || fabs(s->begin_loss) > LOST)
         return gl_skip(GL_REASON_out_of_range);
@@ -127,22 +116,10 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
         reason = outcome(c, x);
     }
     if (reason != GL_REASON_undecided)
-        *x = (struct gl_autosgd_state){0};
+        *x = (struct state){0};
     if (reason == GL_REASON_grown)
         return gl_keep(c->up * s->base, reason);
     if (reason == GL_REASON_lowered || reason == GL_REASON_restarted)
         return gl_keep(c->down * s->base, reason);
     return gl_keep(s->base, reason);
 }
-
-const struct gl_rule gl_rule_autosgd = {
-    .name = "autosgd",
-    .about = "Three streams of SGD at neighbouring rates race for an episode; the winner's rate is kept.",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .check = check,
-    .update = update,
-};

@@ -22,44 +22,37 @@
  * It never raises the factor (its caller may set it back to 1 where the rate has been measured anew), and does not undo
  * the steps that led to a divergence.
  */
-#include "rule.h"
-
 #include <float.h>
 #include <math.h>
 
+#define RULE      brake
+#define ABOUT     "Stage: lowers the rate while the gradient is far above its own history."
+#define INPUTS(X) X(gg) X(rate)
 #define CONFIG(X)                                                                                                      \
     X(memory, 10, 1, INFINITY, GL_OPEN_UPPER)                                                                          \
     X(limit, 4, 1, INFINITY, GL_OPEN_LOWER)                                                                            \
     X(drop, 0.5, 0, 1, GL_OPEN_LOWER)                                                                                  \
-    X(patience, 2, 1, INFINITY, GL_OPEN_UPPER)                                                                         \
-    X(rest, 1, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
+    X(patience, 2, 1, INFINITY, GL_COUNT)                                                                              \
+    X(rest, 1, 0, INFINITY, GL_COUNT)                                                                                  \
     X(rise, 20, 0, INFINITY, GL_OPEN)
 #define STATE(X)                                                                                                       \
     X(factor, 1, 0, 1, GL_OPEN_LOWER)                                                                                  \
     X(sum, 0, -INFINITY, INFINITY, GL_OPEN)                                                                            \
     X(weight, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
     X(peak, -INFINITY, -INFINITY, INFINITY, GL_OPEN_UPPER)                                                             \
-    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
-    X(high, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
-    X(wait, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
-    X(since, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
-    X(bad, 0, 0, INFINITY, GL_OPEN_UPPER)
-
-struct gl_brake_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_brake_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
+    X(count, 0, 0, INFINITY, GL_COUNT)                                                                                 \
+    X(high, 0, 0, INFINITY, GL_COUNT)                                                                                  \
+    X(wait, 0, 0, INFINITY, GL_COUNT)                                                                                  \
+    X(since, 0, 0, INFINITY, GL_COUNT)                                                                                 \
+    X(bad, 0, 0, INFINITY, GL_COUNT)
+#include "rule_template.h"
 
 /* The brake itself: 1 if it acts on the log-norm v. */
-static int brake(const struct gl_brake_config *c, struct gl_brake_state *x, double v) {
+static int brake(const struct config *c, struct state *x, double v) {
     x->since += 1;
     x->high = x->count >= c->memory && v > x->peak + log(c->limit) ? x->high + 1 : 0;
     if (x->wait > 0) {
-        x->wait = fmax(x->wait - 1, 0);
+        x->wait -= 1;
         return 0;
     }
     if (x->high < c->patience)
@@ -71,7 +64,7 @@ static int brake(const struct gl_brake_config *c, struct gl_brake_state *x, doub
     return 1;
 }
 
-static void remember(const struct gl_brake_config *c, struct gl_brake_state *x, double v) {
+static void remember(const struct config *c, struct state *x, double v) {
     double beta = 1 - 1 / c->memory, most = INFINITY;
 
     if (x->count >= c->memory)
@@ -82,9 +75,7 @@ static void remember(const struct gl_brake_config *c, struct gl_brake_state *x, 
     x->count += 1;
 }
 
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_brake_config *c = config;
-    struct gl_brake_state *x = state;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
     int acted = 0;
 
     if (!(s->gg >= 0) || !isfinite(s->gg)) {
@@ -100,14 +91,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     }
     return gl_keep(s->rate * x->factor, acted ? GL_REASON_braked : GL_REASON_kept);
 }
-
-const struct gl_rule gl_rule_brake = {
-    .name = "brake",
-    .about = "Stage: lowers the rate while the gradient is far above its own history.",
-    .needs = GL_HAVE(rate) | GL_HAVE(gg),
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .update = update,
-};

@@ -27,11 +27,12 @@
  *
  * It knows nothing of warm-up, annealing or bounds, and it never looks at the loss.
  */
-#include "rule.h"
 #include "peak.h" /* gl_walk, gl_peak_between */
-
 #include <math.h>
 
+#define RULE      edge
+#define ABOUT     "The peak of a schedule: a part of the rate at which gradients begin to grow."
+#define INPUTS(X) X(relative) X(lr) X(energy) X(gg)
 #define CONFIG(X)                                                                                                      \
     X(sigma, 1, 0, INFINITY, GL_OPEN)                                                                                  \
     X(longest, 40, 1, INFINITY, GL_CLOSED)                                                                             \
@@ -48,37 +49,26 @@
     X(share, 0.65, 0, 1, GL_CLOSED)                                                                                    \
     X(apart, 2, 0, INFINITY, GL_CLOSED)                                                                                \
     X(lower, 1.5, 0, INFINITY, GL_OPEN)                                                                                \
-    X(tries, 3, 1, INFINITY, GL_CLOSED)
+    X(tries, 3, 1, INFINITY, GL_WHOLE)
+/* `walk` is infinite where steps are so short that their squares vanish, and a `peak` that ended out of range. */
 #define STATE(X)                                                                                                       \
-    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
-    X(begun, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
+    X(count, 0, 0, INFINITY, GL_COUNT)                                                                                 \
+    X(begun, 0, 0, INFINITY, GL_COUNT)                                                                                 \
     X(first, 0, -INFINITY, INFINITY, GL_OPEN)                                                                          \
     X(weight, 0, 0, 1, GL_CLOSED)                                                                                      \
     X(length, 0, -INFINITY, INFINITY, GL_OPEN)                                                                         \
     X(relative, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                         \
     X(least, 0, -INFINITY, INFINITY, GL_OPEN)                                                                          \
-    X(walk, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
-    X(peak, 0, 0, INFINITY, GL_OPEN_UPPER)
+    X(walk, 0, 0, INFINITY, GL_CLOSED)                                                                                 \
+    X(peak, 0, 0, INFINITY, GL_CLOSED)
+#include "rule_template.h"
 
-struct gl_edge_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_edge_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
-
-#define NEEDS (GL_HAVE(gg) | GL_HAVE(relative) | GL_HAVE(lr) | GL_HAVE(energy))
-
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_edge_config *c = config;
-    struct gl_edge_state *x = state;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
     double pace = fmax(c->pace, fmin(c->fastest, c->pace_total / c->longest));
     double keep = fmax(0, 1 - pace / c->memory), v, h;
     int over;
 
-    if (!gl_stats_finite(s, NEEDS))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->lr <= 0 || s->energy <= 0 || s->relative < 0)
         return gl_skip(GL_REASON_out_of_range);
@@ -114,14 +104,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     x->peak = c->sigma * gl_peak_between(c->gain, s->lr, fmin(x->walk, s->lr), c->share, c->apart);
     return gl_keep(x->peak, over ? GL_REASON_found : GL_REASON_no_edge);
 }
-
-const struct gl_rule gl_rule_edge = {
-    .name = "edge",
-    .about = "The peak of a schedule: a part of the rate at which gradients begin to grow.",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .update = update,
-};

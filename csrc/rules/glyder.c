@@ -24,35 +24,25 @@
  *
  * It does not smooth or limit the rate, and it does not know when to stop measuring.
  */
-#include "rule.h"
-
 #include <math.h>
 
+#define RULE      glyder
+#define ABOUT     "Locally optimal rate: averaged slope over averaged curvature along the update."
+#define INPUTS(X) X(slope) X(behind) X(curvature) X(dd) X(lr) X(young)
 #define CONFIG(X)                                                                                                      \
     X(sigma, 2, 0, INFINITY, GL_OPEN)                                                                                  \
     X(memory, INFINITY, 1, INFINITY, GL_CLOSED)
 #define STATE(X)                                                                                                       \
     X(slope, 0, -INFINITY, INFINITY, GL_OPEN)                                                                          \
     X(curvature, 0, -INFINITY, INFINITY, GL_OPEN)                                                                      \
-    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)
+    X(count, 0, 0, INFINITY, GL_COUNT)
+#include "rule_template.h"
 
-struct gl_glyder_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_glyder_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
-
-#define NEEDS (GL_HAVE(slope) | GL_HAVE(behind) | GL_HAVE(curvature) | GL_HAVE(dd) | GL_HAVE(lr) | GL_HAVE(young))
-
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_glyder_config *c = config;
-    struct gl_glyder_state *x = state, next;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
+    struct state next;
     double a, l, beta = 1 - 1 / c->memory;
 
-    if (!gl_stats_finite(s, NEEDS))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->dd <= 0)
         return gl_skip(GL_REASON_not_visible);
@@ -72,14 +62,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
         return gl_skip(GL_REASON_no_curvature);
     return gl_keep(c->sigma * (x->slope / x->curvature), GL_REASON_kept);
 }
-
-const struct gl_rule gl_rule_glyder = {
-    .name = "glyder",
-    .about = "Locally optimal rate: averaged slope over averaged curvature along the update.",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .update = update,
-};

@@ -18,10 +18,11 @@
  *
  * It holds for the plain gradient as direction only, and does not know when to stop.
  */
-#include "rule.h"
-
 #include <math.h>
 
+#define RULE      gradnorm
+#define ABOUT     "Locally optimal rate of plain SGD in expectation: ||grad f||^2/(L E||g||^2)."
+#define INPUTS(X) X(curvature) X(dd) X(gg) X(ff)
 #define CONFIG(X)                                                                                                      \
     X(sigma, 1, 0, INFINITY, GL_OPEN)                                                                                  \
     X(memory, 100, 1, INFINITY, GL_CLOSED)
@@ -30,24 +31,13 @@
     X(drawn, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
     X(curvature, 0, -INFINITY, INFINITY, GL_OPEN)                                                                      \
     X(weight, 0, 0, INFINITY, GL_OPEN_UPPER)
+#include "rule_template.h"
 
-struct gl_gradnorm_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_gradnorm_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
-
-#define NEEDS (GL_HAVE(ff) | GL_HAVE(gg) | GL_HAVE(curvature) | GL_HAVE(dd))
-
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_gradnorm_config *c = config;
-    struct gl_gradnorm_state *x = state, next;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
+    struct state next;
     double beta = 1 - 1 / c->memory;
 
-    if (!gl_stats_finite(s, NEEDS))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->dd <= 0)
         return gl_skip(GL_REASON_not_visible);
@@ -68,14 +58,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
         return gl_skip(GL_REASON_no_curvature);
     return gl_keep(c->sigma * ((x->gradient / x->drawn) * (x->weight / x->curvature)), GL_REASON_kept);
 }
-
-const struct gl_rule gl_rule_gradnorm = {
-    .name = "gradnorm",
-    .about = "Locally optimal rate of plain SGD in expectation: ||grad f||^2/(L E||g||^2).",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .update = update,
-};

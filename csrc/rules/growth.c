@@ -9,30 +9,21 @@
  *
  * Without a previous rate (0, subnormal or not finite) nothing is limited.
  */
-#include "rule.h"
-
 #include <float.h>
 #include <math.h>
 
+#define RULE      growth
+#define ABOUT     "Stage: limits how fast the rate may rise from one update to the next."
+#define INPUTS(X) X(rate) X(previous)
 #define CONFIG(X)                                                                                                      \
     X(max_growth, 3, 1, INFINITY, GL_OPEN_LOWER)                                                                       \
     X(power, 2, 0, INFINITY, GL_OPEN_LOWER)
 #define STATE(X)                                                                                                       \
-    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
-    X(caught, 0, 0, 1, GL_CLOSED)
+    X(count, 0, 0, INFINITY, GL_COUNT)                                                                                 \
+    X(caught, 0, 0, 1, GL_FLAG)
+#include "rule_template.h"
 
-struct gl_growth_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_growth_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
-
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_growth_config *c = config;
-    struct gl_growth_state *x = state;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
     double limit;
 
     if (!isfinite(s->rate))
@@ -46,14 +37,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     x->caught = 1;
     return gl_keep(s->rate, GL_REASON_kept);
 }
-
-const struct gl_rule gl_rule_growth = {
-    .name = "growth",
-    .about = "Stage: limits how fast the rate may rise from one update to the next.",
-    .needs = GL_HAVE(rate) | GL_HAVE(previous),
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .update = update,
-};

@@ -18,35 +18,28 @@
  * It knows no horizon, and a beta that suits one loss does not suit another: the rate that is spared comes back as
  * beta (additive form).
  */
-#include "rule.h"
-
 #include <math.h>
 
+#define RULE      hypergradient
+#define ABOUT     "The rate follows its own gradient: the agreement of this gradient with the step before."
+#define INPUTS(X) X(gg) X(base) X(gu) X(uu)
 #define CONFIG(X)                                                                                                      \
     X(beta, 1e-6, 0, INFINITY, GL_OPEN)                                                                                \
-    X(multiplicative, 0, 0, 1, GL_CLOSED)                                                                              \
+    X(multiplicative, 0, 0, 1, GL_FLAG)                                                                                \
     X(shrink, 0.1, 0, 1, GL_OPEN)
-
-struct gl_hypergradient_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-
-#define NEEDS (GL_HAVE(base) | GL_HAVE(gu) | GL_HAVE(gg) | GL_HAVE(uu))
+#include "rule_template.h"
 
 /* What the rate is to be raised by, as a fraction of it. */
-static double gain(const struct gl_hypergradient_config *c, const struct gl_stats *s) {
+static double gain(const struct config *c, const struct inputs *s) {
     if (c->multiplicative != 0)
         return c->beta * (s->gu / (sqrt(s->gg) * sqrt(s->uu)));
     return c->beta * (s->gu / s->base);
 }
 
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_hypergradient_config *c = config;
+static struct gl_verdict update(const struct config *c, const struct inputs *s) {
     double change;
 
-    (void)state;
-    if (!gl_stats_finite(s, NEEDS))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->base <= 0 || s->gg < 0 || s->uu < 0)
         return gl_skip(GL_REASON_out_of_range);
@@ -57,12 +50,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
         return gl_keep(c->shrink * s->base, GL_REASON_lowered);
     return gl_keep(s->base * (1 + change), GL_REASON_kept);
 }
-
-const struct gl_rule gl_rule_hypergradient = {
-    .name = "hypergradient",
-    .about = "The rate follows its own gradient: the agreement of this gradient with the step before.",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .update = update,
-};

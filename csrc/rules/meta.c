@@ -16,15 +16,16 @@
  * The first loss has to be positive, and with the published gamma above 1/C; until one is, the rate stays.  Neither
  * the horizon nor anything of the net that is trained is known to it.
  */
-#include "rule.h"
-
 #include "meta_net.h"
 
 #include <math.h>
 
+#define RULE      meta
+#define ABOUT     "A small recurrent net, trained ahead, maps the losses seen so far to a rate."
+#define INPUTS(X) X(loss)
 #define CONFIG(X)                                                                                                      \
     X(gamma, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
-    X(classes, 10, 2, INFINITY, GL_OPEN_UPPER)
+    X(classes, 10, 2, INFINITY, GL_COUNT)
 #define STATE(X)                                                                                                       \
     X(first, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
     X(h0, 0, -1, 1, GL_CLOSED)                                                                                         \
@@ -35,12 +36,7 @@
     X(c1, 0, -INFINITY, INFINITY, GL_OPEN)                                                                             \
     X(c2, 0, -INFINITY, INFINITY, GL_OPEN)                                                                             \
     X(c3, 0, -INFINITY, INFINITY, GL_OPEN)
-
-struct gl_meta_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
+#include "rule_template.h"
 
 enum { UNITS = GL_META_HIDDEN, HIDDEN_AT = 1, CELL_AT = 1 + UNITS };
 _Static_assert(GL_COUNT_OF(state_fields) == 1 + 2 * UNITS, "the first loss, and a hidden and a cell value per unit");
@@ -67,31 +63,19 @@ static double net(double z, double *h, double *c) {
 }
 
 /* Not positive where the published formula gives no ceiling. */
-static double ceiling(const struct gl_meta_config *c, double first) {
+static double ceiling(const struct config *c, double first) {
     return c->gamma > 0 ? c->gamma : sqrt(first) * log(first * c->classes) / (4 * sqrt(sqrt(c->classes)));
 }
 
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_meta_config *c = config;
-    double *x = state, first = x[0] > 0 ? x[0] : s->loss, z;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
+    double *values = (double *)x, first = x->first > 0 ? x->first : s->loss, z;
 
-    if (!gl_stats_finite(s, GL_HAVE(loss)))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (first <= 0 || !(ceiling(c, first) > 0))
         return gl_skip(GL_REASON_out_of_range);
-    x[0] = first;
+    x->first = first;
     z = s->loss > 0 ? log(s->loss / first) : -GL_META_RANGE;
     z = fmin(fmax(z, -GL_META_RANGE), GL_META_RANGE);
-    return gl_keep(ceiling(c, first) * net(z, x + HIDDEN_AT, x + CELL_AT), GL_REASON_kept);
+    return gl_keep(ceiling(c, first) * net(z, values + HIDDEN_AT, values + CELL_AT), GL_REASON_kept);
 }
-
-const struct gl_rule gl_rule_meta = {
-    .name = "meta",
-    .about = "A small recurrent net, trained ahead, maps the losses seen so far to a rate.",
-    .needs = GL_HAVE(loss),
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .update = update,
-};

@@ -14,28 +14,21 @@
  *
  * It knows nothing of windows: how many updates they have, and what is a direction, is the caller's.
  */
-#include "rule.h"
-
 #include <math.h>
 
+#define RULE      ntlr
+#define ABOUT     "A damped Newton step on the rate, from the directions of two windows of updates."
+#define INPUTS(X) X(base) X(vv) X(vw)
 #define CONFIG(X)                                                                                                      \
     X(gamma, 0.33, 0, 1, GL_OPEN_LOWER)                                                                                \
     X(cap, 100, 1, INFINITY, GL_OPEN_LOWER)                                                                            \
-    X(reference, 0, 0, 1, GL_CLOSED)
+    X(reference, 0, 0, 1, GL_FLAG)
+#include "rule_template.h"
 
-struct gl_ntlr_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-
-#define NEEDS (GL_HAVE(base) | GL_HAVE(vv) | GL_HAVE(vw))
-
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_ntlr_config *c = config;
+static struct gl_verdict update(const struct config *c, const struct inputs *s) {
     double bend, factor;
 
-    (void)state;
-    if (!gl_stats_finite(s, NEEDS))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->base <= 0 || s->vv < 0)
         return gl_skip(GL_REASON_out_of_range);
@@ -51,12 +44,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
         return gl_keep(s->base * c->cap, GL_REASON_growth_limited);
     return gl_keep(s->base * factor, GL_REASON_kept);
 }
-
-const struct gl_rule gl_rule_ntlr = {
-    .name = "ntlr",
-    .about = "A damped Newton step on the rate, from the directions of two windows of updates.",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .update = update,
-};

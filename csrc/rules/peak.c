@@ -34,11 +34,12 @@
  *
  * It knows nothing of warm-up, annealing or bounds, and it never looks at the loss.
  */
-#include "rule.h"
 #include "peak.h" /* gl_walk, gl_peak_between */
-
 #include <math.h>
 
+#define RULE      peak
+#define ABOUT     "The peak of a schedule: about the rate at which the next gradient no longer points along the step."
+#define INPUTS(X) X(cosine) X(relative) X(lr) X(energy)
 #define CONFIG(X)                                                                                                      \
     X(sigma, 1, 0, INFINITY, GL_OPEN)                                                                                  \
     X(updates, 80, 1, INFINITY, GL_OPEN_UPPER)                                                                         \
@@ -53,33 +54,22 @@
     X(gain, 1.25, 0, INFINITY, GL_OPEN)                                                                                \
     X(share, 0.3, 0, 1, GL_CLOSED)                                                                                     \
     X(apart, 0.5, 0, INFINITY, GL_CLOSED)
+/* An infinite `peak` is a search that ended out of range: every update is a SKIP. */
 #define STATE(X)                                                                                                       \
-    X(seen, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
-    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
+    X(seen, 0, 0, INFINITY, GL_COUNT)                                                                                  \
+    X(count, 0, 0, INFINITY, GL_COUNT)                                                                                 \
     X(mean, 0, -INFINITY, INFINITY, GL_OPEN)                                                                           \
     X(square, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
     X(logs, 0, -INFINITY, INFINITY, GL_OPEN)                                                                           \
     X(relative, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                         \
-    X(halved, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
-    X(peak, 0, 0, INFINITY, GL_OPEN_UPPER)
+    X(halved, 0, 0, INFINITY, GL_COUNT)                                                                                \
+    X(peak, 0, 0, INFINITY, GL_CLOSED)
+#include "rule_template.h"
 
-struct gl_peak_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_peak_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
-
-#define NEEDS (GL_HAVE(cosine) | GL_HAVE(relative) | GL_HAVE(lr) | GL_HAVE(energy))
-
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_peak_config *c = config;
-    struct gl_peak_state *x = state;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
     double h, pace, step, z;
 
-    if (!gl_stats_finite(s, NEEDS))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->lr <= 0 || s->energy <= 0 || s->relative < 0 || fabs(s->cosine) > 1 + 1e-9) /* up to rounding */
         return gl_skip(GL_REASON_out_of_range);
@@ -109,14 +99,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     x->peak = c->sigma * gl_peak_between(c->gain, z, gl_walk(x->relative / x->halved, s->energy), c->share, c->apart);
     return gl_keep(x->peak, GL_REASON_found);
 }
-
-const struct gl_rule gl_rule_peak = {
-    .name = "peak",
-    .about = "The peak of a schedule: about the rate at which the next gradient no longer points along the step.",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .update = update,
-};

@@ -22,41 +22,31 @@
  * Where the model is at or below the lower bound already (h <= 0) or the direction is zero, the rate stays: SKIP.
  * Published, the rate is 0 there, and with the smoothed bound 0 for ever.  It does not learn the lower bound.
  */
-#include "rule.h"
-
 #include <math.h>
 
+#define RULE      polyak
+#define ABOUT     "Polyak's step: to where the loss's linear model meets its lower bound; SPS, NGN and MoMo."
+#define INPUTS(X) X(lr) X(base) X(loss) X(fall)
 #define CONFIG(X)                                                                                                      \
     X(c, 0.5, 0, INFINITY, GL_OPEN)                                                                                    \
     X(lower, 0, -INFINITY, INFINITY, GL_OPEN)                                                                          \
     X(sigma, INFINITY, 0, INFINITY, GL_OPEN_LOWER)                                                                     \
     X(gamma, INFINITY, 1, INFINITY, GL_CLOSED)                                                                         \
-    X(batches, 500, 1, INFINITY, GL_OPEN_UPPER)                                                                        \
+    X(batches, 500, 1, INFINITY, GL_COUNT)                                                                             \
     X(beta, 0, 0, 1, GL_OPEN_UPPER)                                                                                    \
     X(dampening, 0, 0, 1, GL_OPEN_UPPER)
 #define STATE(X)                                                                                                       \
     X(above, 0, -INFINITY, INFINITY, GL_OPEN)                                                                          \
     X(drift, 0, -INFINITY, 0, GL_OPEN_LOWER)                                                                           \
     X(fall, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                             \
-    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)
+    X(count, 0, 0, INFINITY, GL_COUNT)
+#include "rule_template.h"
 
-struct gl_polyak_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_polyak_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
-
-#define NEEDS (GL_HAVE(base) | GL_HAVE(loss) | GL_HAVE(lr) | GL_HAVE(fall))
-
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_polyak_config *c = config;
-    struct gl_polyak_state *x = state, next;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
+    struct state next;
     double height, rate, limit;
 
-    if (!gl_stats_finite(s, NEEDS))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->base <= 0 || s->lr < 0 || s->fall < 0)
         return gl_skip(GL_REASON_out_of_range);
@@ -81,14 +71,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     limit = pow(c->gamma, 1 / c->batches) * s->base;
     return rate > limit ? gl_keep(limit, GL_REASON_growth_limited) : gl_keep(rate, GL_REASON_kept);
 }
-
-const struct gl_rule gl_rule_polyak = {
-    .name = "polyak",
-    .about = "Polyak's step: to where the loss's linear model meets its lower bound; SPS, NGN and MoMo.",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .update = update,
-};

@@ -24,27 +24,20 @@
  * works against an annealed rate.  The logarithm of r has a long lower tail where <g, d> is mostly the agreement of old
  * gradients by chance: with momentum and few parameters the rate falls in the long run, as if annealed.
  */
-#include "rule.h"
-
 #include <math.h>
 
+#define RULE      regime
+#define ABOUT     "The rate follows the variation of the gradients: the geometric mean of its secant rates."
+#define INPUTS(X) X(slope) X(curvature) X(base)
 #define CONFIG(X)                                                                                                      \
     X(memory, 4, 1, INFINITY, GL_OPEN_UPPER)                                                                           \
     X(limit, 2, 1, INFINITY, GL_OPEN)
+#include "rule_template.h"
 
-struct gl_regime_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-
-#define NEEDS (GL_HAVE(slope) | GL_HAVE(curvature) | GL_HAVE(base))
-
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_regime_config *c = config;
+static struct gl_verdict update(const struct config *c, const struct inputs *s) {
     double ratio, factor;
 
-    (void)state;
-    if (!gl_stats_finite(s, NEEDS))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->base <= 0)
         return gl_skip(GL_REASON_out_of_range);
@@ -54,12 +47,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     factor = fmax(pow(ratio, 1 / c->memory), 1 / c->limit);
     return gl_keep(s->base * factor, factor > 1 ? GL_REASON_grown : GL_REASON_lowered);
 }
-
-const struct gl_rule gl_rule_regime = {
-    .name = "regime",
-    .about = "The rate follows the variation of the gradients: the geometric mean of its secant rates.",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .update = update,
-};

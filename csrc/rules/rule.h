@@ -1,11 +1,10 @@
 /* rule.h - the contract of rules and stages, and their register.
  *
- * A rule is config + state + a pure update: scalars in, a verdict out.  A stage is a rule that needs the
- * statistic `rate`: it changes the rate that the rule before it gave.  Config and state are structs of doubles
- * only, described by field tables, so that one generic type can construct, check, save and restore any of them.
+ * A rule is inputs + config + state + a pure update: scalars in, a verdict out.  A stage is a rule with the input
+ * `rate`: it changes the rate that the rule before it gave.  All three are structs of doubles only, described by
+ * tables, so that one generic type can construct, check, save and restore any rule.  rule_template.h makes a rule.
  *
  * Every rule keeps to this:
- * - it refuses statistics that lack one it needs (gl_rule_update does this for all);
  * - a statistic that is not finite never enters the state: the verdict is SKIP with a reason;
  * - the rate of a verdict other than SKIP is positive, finite and not subnormal, whatever the input;
  * - the same config, state and statistics give the same verdict and state; nothing is allocated, kept or printed.
@@ -15,10 +14,8 @@
 #ifndef GL_RULE_H
 #define GL_RULE_H
 
-#include <stdint.h>
-
 #include "../glyder.h"
-#include "../gl_stats.h"
+#include "stats.h"
 
 /* ---------------------------------------------------------------- verdict */
 
@@ -75,35 +72,41 @@ const char *gl_reason_meaning(int reason); /* NULL outside the range */
 
 /* ---------------------------------------------------------------- fields */
 
-enum gl_bound { GL_CLOSED = 0, GL_OPEN_LOWER = 1, GL_OPEN_UPPER = 2, GL_OPEN = 3 };
+/* The numbers that a field takes: an interval with or without its ends, all of it or whole numbers alone. */
+enum gl_domain {
+    GL_CLOSED = 0,
+    GL_OPEN_LOWER = 1,
+    GL_OPEN_UPPER = 2,
+    GL_OPEN = GL_OPEN_LOWER | GL_OPEN_UPPER,
+    GL_WHOLE = 4,                        /* whole numbers, and infinity where an end includes it */
+    GL_COUNT = GL_WHOLE | GL_OPEN_UPPER, /* of something, finite */
+    GL_FLAG = GL_WHOLE | 8               /* 0 or 1 */
+};
 
 /* A double of a config or a state.  `initial` is the default, or the value before the first update. */
 struct gl_field {
     const char *name;
     double initial, lower, upper;
-    enum gl_bound bound;
+    int domain; /* enum gl_domain, or several of it by | */
 };
-
-/* One list of X(name, initial, lower, upper, bound) makes both the struct and its table, in the same order. */
-#define GL_FIELD_MEMBER(name, initial, lower, upper, bound) double name;
-#define GL_FIELD_ROW(name, initial, lower, upper, bound)    {#name, initial, lower, upper, bound},
 
 #define GL_COUNT_OF(table) ((int)(sizeof(table) / sizeof(table)[0]))
 
-#define GL_FIELDS_MAX 32 /* in one config or one state */
+#define GL_FIELDS_MAX 32 /* in one config or one state, and inputs of one rule */
 
-int gl_field_accepts(const struct gl_field *field, double value); /* NaN never; infinity where a bound includes it */
+int gl_field_within(const struct gl_field *field, double value);  /* in the interval; NaN never */
+int gl_field_accepts(const struct gl_field *field, double value); /* within, and whole where it has to be */
 
 /* ---------------------------------------------------------------- rules */
 
 struct gl_rule {
     const char *name, *about;
-    uint32_t needs; /* mask of statistics */
+    const enum gl_stat *input; /* what it looks at, in the order of GL_STATS */
     const struct gl_field *config, *state;
-    int configs, states; /* number of fields; a table may be NULL where its number is 0 */
+    int inputs, configs, states; /* numbers of each; a table may be NULL where its number is 0 */
     /* NULL, or: one full sentence on what is wrong between fields that are each within bounds; NULL if nothing. */
-    const char *(*check)(const void *config);
-    struct gl_verdict (*update)(const void *config, const struct gl_stats *stats, void *state);
+    const char *(*check)(const double *config);
+    struct gl_verdict (*update)(const double *config, const double *inputs, double *state);
 };
 
 /* X(name).  A new rule is one line here and one file that defines gl_rule_<name>. */
@@ -138,13 +141,10 @@ int gl_rule_count(void);
 const struct gl_rule *gl_rule_at(int index);          /* NULL outside the range */
 const struct gl_rule *gl_rule_find(const char *name); /* NULL if there is none */
 
-/* The generic face: config and state are arrays of rule->configs and rule->states doubles. */
+/* Inputs, config and state are arrays of rule->inputs, rule->configs and rule->states doubles. */
 void gl_rule_config_init(const struct gl_rule *rule, double *config);
 void gl_rule_state_init(const struct gl_rule *rule, double *state);
-
-/* GL_ERR_MISSING if a statistic of rule->needs is not there; state and verdict are then untouched. */
-enum gl_status gl_rule_update(const struct gl_rule *rule, const double *config, const struct gl_stats *stats,
-                              double *state, struct gl_verdict *verdict);
+struct gl_verdict gl_rule_update(const struct gl_rule *rule, const double *config, const double *inputs, double *state);
 
 /* ---------------------------------------------------------------- for rules */
 

@@ -32,10 +32,11 @@
  *
  * It knows nothing of time: what it learns, it keeps.
  */
-#include "rule.h"
-
 #include <math.h>
 
+#define RULE      scale
+#define ABOUT     "One rate for a whole run: the mean of what curvature and what noise allow."
+#define INPUTS(X) X(slope) X(behind) X(curvature) X(dd) X(lr) X(young) X(reach) X(energy) X(start)
 #define CONFIG(X)                                                                                                      \
     X(sigma, 1, 0, INFINITY, GL_OPEN)                                                                                  \
     X(edge, 1.25, 0, INFINITY, GL_OPEN)                                                                                \
@@ -46,23 +47,11 @@
     X(slope, 0, -INFINITY, INFINITY, GL_OPEN)                                                                          \
     X(curvature, 0, -INFINITY, INFINITY, GL_OPEN)                                                                      \
     X(length, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
-    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)
-
-struct gl_scale_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_scale_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
-
-#define NEEDS                                                                                                          \
-    (GL_HAVE(slope) | GL_HAVE(behind) | GL_HAVE(curvature) | GL_HAVE(dd) | GL_HAVE(lr) | GL_HAVE(young) |              \
-     GL_HAVE(reach) | GL_HAVE(start) | GL_HAVE(energy))
+    X(count, 0, 0, INFINITY, GL_COUNT)
+#include "rule_template.h"
 
 /* The averages with one more measurement; 0 if they overflow. */
-static int average(const struct gl_scale_config *c, const struct gl_stats *s, struct gl_scale_state *x) {
+static int average(const struct config *c, const struct inputs *s, struct state *x) {
     double weight = s->lr * s->lr, slope = s->slope + s->behind * s->curvature, least = s->curvature / c->fall;
 
     x->slope += weight * (s->young * s->lr * (fmax(slope, least) / s->dd));
@@ -72,13 +61,12 @@ static int average(const struct gl_scale_config *c, const struct gl_stats *s, st
     return isfinite(x->slope) && isfinite(x->curvature) && isfinite(x->length);
 }
 
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_scale_config *c = config;
-    struct gl_scale_state *x = state, next = *x;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
+    struct state next = *x;
     double optimal, by_noise, mean;
     int known;
 
-    if (!gl_stats_finite(s, NEEDS))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->dd <= 0)
         return gl_skip(GL_REASON_not_visible);
@@ -99,14 +87,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     mean = c->edge * pow(optimal, 1 - c->share) * pow(by_noise, c->share);
     return gl_keep(c->sigma * fmin(mean, c->cap * optimal), GL_REASON_kept);
 }
-
-const struct gl_rule gl_rule_scale = {
-    .name = "scale",
-    .about = "One rate for a whole run: the mean of what curvature and what noise allow.",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .update = update,
-};

@@ -20,28 +20,17 @@
  * It does not know how y came about.  Of gradients of two batches y holds the noise of both, which does not vanish with
  * s: bb2 and the geometric mean then lower the rate at every update, towards zero.
  */
-#include "rule.h"
-
 #include <math.h>
-#include <stddef.h>
 
 enum form { BB1 = 0, BB2 = 1, GEOMETRIC = 2 };
 
-#define CONFIG(X) X(form, BB1, BB1, GEOMETRIC, GL_CLOSED)
+#define RULE      secant
+#define ABOUT     "The rate that fits the curvature between this point and the one before: Barzilai and Borwein."
+#define INPUTS(X) X(slope) X(curvature) X(dd) X(lr) X(yy)
+#define CONFIG(X) X(form, BB1, BB1, GEOMETRIC, GL_WHOLE)
+#include "rule_template.h"
 
-struct gl_secant_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-
-#define NEEDS (GL_HAVE(slope) | GL_HAVE(curvature) | GL_HAVE(dd) | GL_HAVE(yy) | GL_HAVE(lr))
-
-static const char *check(const void *config) {
-    const struct gl_secant_config *c = config;
-    return c->form == floor(c->form) ? NULL : "form must be 0 (bb1), 1 (bb2) or 2 (geometric)";
-}
-
-static double inverse(const struct gl_secant_config *c, const struct gl_stats *s) {
+static double inverse(const struct config *c, const struct inputs *s) {
     if (c->form == BB1)
         return s->dd / s->curvature;
     if (c->form == BB2)
@@ -49,11 +38,8 @@ static double inverse(const struct gl_secant_config *c, const struct gl_stats *s
     return sqrt(s->dd) / sqrt(s->yy);
 }
 
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_secant_config *c = config;
-
-    (void)state;
-    if (!gl_stats_finite(s, NEEDS))
+static struct gl_verdict update(const struct config *c, const struct inputs *s) {
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->lr <= 0 || s->dd < 0 || s->yy < 0)
         return gl_skip(GL_REASON_out_of_range);
@@ -65,13 +51,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
         return gl_skip(GL_REASON_no_curvature);
     return gl_keep(inverse(c, s) * (s->lr * (s->slope / s->dd)), GL_REASON_kept);
 }
-
-const struct gl_rule gl_rule_secant = {
-    .name = "secant",
-    .about = "The rate that fits the curvature between this point and the one before: Barzilai and Borwein.",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .check = check,
-    .update = update,
-};

@@ -17,45 +17,38 @@
  * nothing of the scale and are left out.  A gradient, a rate or a `hold` that is not finite means SKIP, as does a
  * `hold` outside of [0, 1), and changes nothing.  The method and its constants are ours.  It never raises a rate.
  */
-#include "rule.h"
-
 #include <float.h>
 #include <math.h>
 
 #define TELLING 0.01 /* a rate that is held down by less than that is not worth a word */
 
+#define RULE      spike
+#define ABOUT     "Stage: makes an update with a longer gradient than usual at a smaller rate."
+#define INPUTS(X) X(hold) X(gg) X(rate)
 #define CONFIG(X)                                                                                                      \
     X(limit, 1.5, 1, INFINITY, GL_CLOSED)                                                                              \
     X(clip, 3, 1, INFINITY, GL_CLOSED)                                                                                 \
     X(memory, 20, 1, INFINITY, GL_OPEN_UPPER)                                                                          \
-    X(quiet, 6, 1, INFINITY, GL_OPEN_UPPER)
+    X(quiet, 6, 1, INFINITY, GL_COUNT)
 /* `run` is the length of the run, negative for a run of short gradients; `recent` is the mean of their squares.
  * `less` is 1 - f, kept by itself: f would stop a rounding below 1.  It is 0 once it no longer shows in 1 - less. */
 #define STATE(X)                                                                                                       \
     X(square, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
-    X(count, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                            \
-    X(run, 0, -INFINITY, INFINITY, GL_OPEN)                                                                            \
+    X(count, 0, 0, INFINITY, GL_COUNT)                                                                                 \
+    X(run, 0, -INFINITY, INFINITY, GL_WHOLE | GL_OPEN)                                                                 \
     X(recent, 0, 0, INFINITY, GL_OPEN_UPPER)                                                                           \
     X(less, 0, 0, 1, GL_CLOSED)
-
-struct gl_spike_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_spike_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
+#include "rule_template.h"
 
 /* The run with one more gradient; side is 1 if that is longer than any usual one, -1 if it is shorter, else 0. */
-static void follow(struct gl_spike_state *x, int side, double gg) {
+static void follow(struct state *x, int side, double gg) {
     int begun = side * x->run > 0;
 
     x->run = begun ? x->run + side : side;
     x->recent = begun ? x->recent + (gg - x->recent) / fabs(x->run) : side == 0 ? 0 : gg;
 }
 
-static void remember(const struct gl_spike_config *c, struct gl_spike_state *x, double gg) {
+static void remember(const struct config *c, struct state *x, double gg) {
     double most = c->clip * c->clip * x->square, least = x->square / (c->clip * c->clip);
     double share = fmax(1 / (x->count + 1), 1 / c->memory), length;
 
@@ -69,12 +62,10 @@ static void remember(const struct gl_spike_config *c, struct gl_spike_state *x, 
     x->count += 1;
     length = fabs(x->run);
     if (length >= fmin(c->memory, fmax(c->quiet, x->count - length)))
-        *x = (struct gl_spike_state){.square = x->recent, .count = length, .less = x->less};
+        *x = (struct state){.square = x->recent, .count = length, .less = x->less};
 }
 
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_spike_config *c = config;
-    struct gl_spike_state *x = state;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
     double now = 1, held;
 
     if (!isfinite(s->gg) || s->gg < 0 || !isfinite(s->rate) || !isfinite(s->hold))
@@ -93,14 +84,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
                                                   : held > TELLING ? GL_REASON_held
                                                                    : GL_REASON_kept);
 }
-
-const struct gl_rule gl_rule_spike = {
-    .name = "spike",
-    .about = "Stage: makes an update with a longer gradient than usual at a smaller rate.",
-    .needs = GL_HAVE(rate) | GL_HAVE(gg) | GL_HAVE(hold),
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .update = update,
-};

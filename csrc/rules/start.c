@@ -18,33 +18,23 @@
  *
  * It never lowers a rate and does not look at the loss: it is done with at the first visible displacement.
  */
-#include "rule.h"
-
 #include <float.h>
 #include <math.h>
 
+#define RULE      start
+#define ABOUT     "First rates: small, and raised until the displacement is visible in the parameters."
+#define INPUTS(X) X(dd) X(xx) X(gg) X(n) X(previous)
 #define CONFIG(X)                                                                                                      \
     X(visible, 1e-4, 0, 1, GL_OPEN)                                                                                    \
     X(tolerance, 0.1, 0, 1, GL_OPEN_LOWER)                                                                             \
     X(jump, 100, 1, INFINITY, GL_OPEN)
-#define STATE(X) X(started, 0, 0, 1, GL_CLOSED)
+#define STATE(X) X(started, 0, 0, 1, GL_FLAG)
+#include "rule_template.h"
 
-struct gl_start_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_start_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
-
-#define NEEDS_FIRST (GL_HAVE(xx) | GL_HAVE(gg) | GL_HAVE(n))
-#define NEEDS       (NEEDS_FIRST | GL_HAVE(dd) | GL_HAVE(previous))
-
-static struct gl_verdict first(const struct gl_start_config *c, const struct gl_stats *s, struct gl_start_state *x) {
+static struct gl_verdict first(const struct config *c, const struct inputs *s, struct state *x) {
     double length, direction;
 
-    if (!gl_stats_finite(s, NEEDS_FIRST))
+    if (!isfinite(s->xx) || !isfinite(s->gg) || !isfinite(s->n))
         return gl_skip(GL_REASON_not_finite);
     if (s->xx < 0 || s->gg < 0 || s->n < 1)
         return gl_skip(GL_REASON_out_of_range);
@@ -55,14 +45,12 @@ static struct gl_verdict first(const struct gl_start_config *c, const struct gl_
 }
 
 /* `previous` and `dd` are of no meaning before the first rate and may then be anything. */
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_start_config *c = config;
-    struct gl_start_state *x = state;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
     double seen, wanted;
 
     if (x->started == 0)
         return first(c, s, x);
-    if (!gl_stats_finite(s, NEEDS))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->xx < 0 || s->gg < 0 || s->dd < 0)
         return gl_skip(GL_REASON_out_of_range);
@@ -75,14 +63,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
         return gl_keep(s->previous, GL_REASON_kept);
     return gl_keep(s->previous * fmin(c->jump, wanted / seen), GL_REASON_not_visible);
 }
-
-const struct gl_rule gl_rule_start = {
-    .name = "start",
-    .about = "First rates: small, and raised until the displacement is visible in the parameters.",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .update = update,
-};

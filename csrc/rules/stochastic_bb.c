@@ -11,32 +11,21 @@
  *
  * It takes ||s||^2/<s, y> as a rate, so that it fits directions that are gradients or sums of them, and no others.
  */
-#include "rule.h"
-
 #include <math.h>
 
-#define CONFIG(X) X(m, 1, 1, INFINITY, GL_OPEN_UPPER)
+#define RULE      stochastic_bb
+#define ABOUT     "The Barzilai-Borwein rate of whole epochs, smoothed over them, falling like 1/k."
+#define INPUTS(X) X(curvature) X(dd)
+#define CONFIG(X) X(m, 1, 1, INFINITY, GL_COUNT)
 #define STATE(X)                                                                                                       \
     X(c, 1, 0, INFINITY, GL_OPEN)                                                                                      \
-    X(k, 1, 1, INFINITY, GL_OPEN_UPPER)
+    X(k, 1, 1, INFINITY, GL_COUNT)
+#include "rule_template.h"
 
-struct gl_stochastic_bb_config {
-    CONFIG(GL_FIELD_MEMBER)
-};
-struct gl_stochastic_bb_state {
-    STATE(GL_FIELD_MEMBER)
-};
-static const struct gl_field config_fields[] = {CONFIG(GL_FIELD_ROW)};
-static const struct gl_field state_fields[] = {STATE(GL_FIELD_ROW)};
-
-#define NEEDS (GL_HAVE(curvature) | GL_HAVE(dd))
-
-static struct gl_verdict update(const void *config, const struct gl_stats *s, void *state) {
-    const struct gl_stochastic_bb_config *c = config;
-    struct gl_stochastic_bb_state *x = state;
+static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
     double k = x->k + 1, eta;
 
-    if (!gl_stats_finite(s, NEEDS))
+    if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
     if (s->dd < 0)
         return gl_skip(GL_REASON_out_of_range);
@@ -51,14 +40,3 @@ static struct gl_verdict update(const void *config, const struct gl_stats *s, vo
     x->k = k;
     return gl_keep(x->c / k, GL_REASON_kept);
 }
-
-const struct gl_rule gl_rule_stochastic_bb = {
-    .name = "stochastic_bb",
-    .about = "The Barzilai-Borwein rate of whole epochs, smoothed over them, falling like 1/k.",
-    .needs = NEEDS,
-    .config = config_fields,
-    .configs = GL_COUNT_OF(config_fields),
-    .state = state_fields,
-    .states = GL_COUNT_OF(state_fields),
-    .update = update,
-};

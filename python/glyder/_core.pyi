@@ -136,7 +136,8 @@ class Rule:
     """A rule or stage: configuration, state, and a pure update of scalars.
 
     ``Rule("glyder", sigma=2.0)``; unknown names, unknown or missing fields and values out of range are errors in
-    call form. ``state`` gives what ``load`` takes; ``load`` changes nothing unless all fields are right."""
+    call form, and so are fractions where a whole number or a flag is meant. ``state`` gives what ``load`` takes;
+    ``load`` changes nothing unless all fields are right. Pickles and copies keep configuration and state."""
 
     def __new__(cls, name: str, /, **config: float) -> Self: ...
     @property
@@ -152,6 +153,8 @@ class Rule:
     @property
     def state(self) -> dict[str, float]: ...
     def load(self, state: Mapping[str, float], /) -> None: ...
+    def __reduce__(self) -> tuple[Any, ...]: ...
+    def __setstate__(self, state: Mapping[str, float], /) -> None: ...
     def update(self, /, **statistics: float) -> tuple[float, Literal["keep", "retry", "skip"], str]:
         """(rate, action, reason). With "skip" the rate is 0 and not to be used."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import copyreg
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +13,6 @@ from glyder.state import STATE_VERSION
 
 if TYPE_CHECKING:
     from glyder.local_optimum import LocalOptimumLR
-
-copyreg.pickle(_core.Rule, lambda rule: (_rule, (rule.name, rule.config, rule.state)))
-
-
-def _rule(name: str, config: dict[str, float], state: dict[str, float]) -> _core.Rule:
-    """A rule as it was, for copies and pickles of schedulers."""
-    rule = _core.Rule(name, **config)
-    rule.load(state)
-    return rule
-
 
 PLAIN = {
     "skipped": "skipped",

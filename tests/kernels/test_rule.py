@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import math
+import pickle
 import re
 import sys
 from types import MappingProxyType
@@ -85,6 +87,52 @@ def test_every_field_is_checked(name: str) -> None:
             _core.Rule(name, **{field: "1"})  # type: ignore[arg-type]
 
 
+# What each rule counts, and its switches. How long the searches of peak and edge are may be a fraction of an update.
+COUNTS = {
+    "armijo": {"tries"},
+    "autosgd": {"shortest", "longest"},
+    "brake": {"patience", "rest"},
+    "edge": {"tries"},
+    "meta": {"classes"},
+    "polyak": {"batches"},
+    "reset": {"batches"},
+    "secant": {"form"},
+    "spike": {"quiet"},
+    "stochastic_bb": {"m"},
+}
+FLAGS = {
+    "armijo": {"goldstein"},
+    "autosgd": {"exact"},
+    "hypergradient": {"multiplicative"},
+    "ntlr": {"reference"},
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_counts_and_flags_take_no_fractions(name: str) -> None:
+    counts, flags = COUNTS.get(name, set()), FLAGS.get(name, set())
+    for field, default in _core.Rule(name).config.items():
+        for value in (default + 0.5, default - 0.5, 0.5):
+            try:
+                _core.Rule(name, **{field: value})
+            except ValueError as error:
+                if "must be in" in str(error):
+                    continue
+                kind = "0 or 1" if field in flags else "a whole number"
+                assert str(error) == f'Rule("{name}", {field}=...) must be {kind}, got {value!r}'
+                assert field in counts | flags
+            else:
+                assert field not in counts | flags
+
+
+def test_states_count_in_whole_numbers() -> None:
+    rule = _core.Rule("growth")
+    with pytest.raises(ValueError, match=r'^Rule\("growth"\).load\(count=...\) must be a whole number, got 2.5$'):
+        rule.load(rule.state | {"count": 2.5})
+    with pytest.raises(ValueError, match=r'^Rule\("growth"\).load\(caught=...\) must be 0 or 1, got 0.5$'):
+        rule.load(rule.state | {"caught": 0.5})
+
+
 @pytest.mark.parametrize("name", RULES)
 def test_unknown_names(name: str) -> None:
     with pytest.raises(TypeError, match=rf'^Rule\("{name}", nonsense=...\) is unknown; '):
@@ -132,6 +180,34 @@ def test_resumed_equals_uninterrupted(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", RULES)
+def test_copies_go_on_alike_and_apart(name: str) -> None:
+    rng = np.random.default_rng(8)
+    default = _core.Rule(name).config
+    rule = _core.Rule(
+        name, **{k: min(v, 1e3) for k, v in default.items()}
+    )  # not the defaults, where those are infinite
+    for _ in range(5):
+        rule.update(**statistics(rule, rng))
+    before = rule.state
+    given = [statistics(rule, rng) for _ in range(20)]
+    copies = [copy.copy(rule), copy.deepcopy(rule)]
+    copies += [pickle.loads(pickle.dumps(rule, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)]
+    verdicts = [rule.update(**each) for each in given]
+    for twin in copies:
+        assert type(twin) is _core.Rule
+        assert (twin.name, twin.config, twin.state) == (rule.name, rule.config, before)
+        assert [twin.update(**each) for each in given] == verdicts
+        assert twin.state == rule.state
+
+
+def test_shared_rules_stay_shared() -> None:
+    rule = _core.Rule("growth")
+    for first, second in (copy.deepcopy([rule, rule]), pickle.loads(pickle.dumps([rule, rule]))):
+        assert first is second
+        assert first is not rule
+
+
+@pytest.mark.parametrize("name", RULES)
 def test_load_is_all_or_nothing(name: str) -> None:
     rule = _core.Rule(name)
     before = rule.state
@@ -169,6 +245,7 @@ def test_no_leaks() -> None:
         for name in RULES:
             rule = _core.Rule(name)
             rule.load(rule.state)
+            copy.deepcopy(rule)
             rule.update(**dict.fromkeys(rule.needs, 1.0))
             for call in [
                 lambda: _core.Rule(name, nonsense=1),  # noqa: B023

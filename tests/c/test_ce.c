@@ -1,4 +1,4 @@
-/* test_gnb.c - Gauss-Newton-Bartlett on logits: every level against the portable one bit for bit, all against long
+/* test_ce.c - Gauss-Newton-Bartlett on logits: every level against the portable one bit for bit, all against long
  * double, and the statistics of sampled labels.
  *
  * Bound on the curvature, u = 2^-53: 2^-40 relative.  An exponential errs by 2 u plus u |z - top| from the difference,
@@ -379,5 +379,5 @@ int main(void) {
     test_infer();
     test_infer_refuses();
     test_arguments();
-    return test_finish("test_gnb");
+    return test_finish("test_ce");
 }

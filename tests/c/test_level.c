@@ -1,4 +1,4 @@
-/* test_cpu.c - dispatch levels, status messages, dtype sizes, and the floating-point environment around calls. */
+/* test_level.c - dispatch levels, status messages, dtype sizes, and the floating-point environment around calls. */
 #define _DEFAULT_SOURCE
 #include "gl_test.h"
 #include "gl_fpenv.h" /* gl_fpenv_enter, gl_fpenv_leave */
@@ -98,5 +98,5 @@ int main(void) {
     test_messages();
     test_dtype_sizes();
     test_environment();
-    return test_finish("test_cpu");
+    return test_finish("test_level");
 }

@@ -1,6 +1,6 @@
-/* gl_infer.h - what gl_infer.c and gl_infer_mean.c share. */
-#ifndef GL_INFER_H
-#define GL_INFER_H
+/* gl_ce_infer_mean.h - what gl_ce_infer.c and gl_ce_infer_mean.c share. */
+#ifndef GL_CE_INFER_MEAN_H
+#define GL_CE_INFER_MEAN_H
 
 #include <stdint.h>
 #include "glyder.h"     /* struct gl_matrix */
@@ -15,7 +15,7 @@ struct gl_precision {
 
 /* The hypothesis k = 1/active with targets of a common floor: its misfit, or infinity if the targets are none.
  * `active` counts the rows of r that are not zero. */
-double gl_infer_mean(const struct gl_kernels *kernels, const struct gl_matrix *z, const struct gl_matrix *r,
-                     int64_t active, const struct gl_precision *precision);
+double gl_ce_infer_mean(const struct gl_kernels *kernels, const struct gl_matrix *z, const struct gl_matrix *r,
+                        int64_t active, const struct gl_precision *precision);
 
 #endif

@@ -1,4 +1,4 @@
-/* gl_infer.c - the row weights of a cross-entropy, read off its gradient by the logits.
+/* gl_ce_infer.c - the row weights of a cross-entropy, read off its gradient by the logits.
  *
  *   r_ic = k_i p_ic - tau_ic,   p = softmax(z),   k_i = sum_c tau_ic
  *
@@ -8,7 +8,7 @@
  *   smooth  tau_ic = k (a + (1 - C a)[c = y_i]).  For c != y_i, r = k p - k a is a line in p, common to all rows; both
  *           coefficients are fitted.  Needs no assumption on the scale of the loss.
  *   mean    k = 1/rows.  t = p - r/k must lie on the simplex, and in each row half of the classes must share one floor.
- *           gl_infer_mean.c.
+ *           gl_ce_infer_mean.c.
  *
  * Misfits.  All of r sits in one entry per row, so an error of the other entries would vanish beside it: the entries
  * y_i and the others are judged apart, each by root of (sum of squared errors / sum of squares), and the larger counts.
@@ -35,12 +35,12 @@
 #include <stddef.h>
 #include <math.h>
 #include "glyder.h"
-#include "gl_common.h"  /* GL_NOINLINE */
-#include "gl_cpu.h"     /* gl_kernels_current */
-#include "gl_fpenv.h"   /* gl_fpenv_enter, gl_fpenv_leave */
-#include "gl_infer.h"   /* gl_precision, gl_infer_mean */
-#include "gl_kernels.h" /* struct gl_kernels, GL_BLOCK */
-#include "gl_softmax.h" /* gl_block, gl_softmax_top */
+#include "gl_common.h"        /* GL_NOINLINE */
+#include "gl_level.h"         /* gl_kernels_current */
+#include "gl_fpenv.h"         /* gl_fpenv_enter, gl_fpenv_leave */
+#include "gl_ce_infer_mean.h" /* gl_precision, gl_ce_infer_mean */
+#include "gl_kernels.h"       /* struct gl_kernels, GL_BLOCK */
+#include "gl_softmax.h"       /* gl_block, gl_softmax_top */
 
 static const struct gl_precision precisions[GL_DTYPE_COUNT] = {
     [GL_F64] = {.unit = 0x1p-53, .half_least = 0, .tolerance = 1e-7},
@@ -386,7 +386,7 @@ static double fit_smooth(const struct job *job, const struct sums *sums, double 
 static double fit_mean(const struct job *job, const struct sums *sums) {
     if (sums->rows < POINTS_MIN)
         return INFINITY;
-    return gl_infer_mean(job->kernels, job->z, job->r, sums->rows, job->precision);
+    return gl_ce_infer_mean(job->kernels, job->z, job->r, sums->rows, job->precision);
 }
 
 /* ---------------------------------------------------------------- verdict */

@@ -1,4 +1,4 @@
-/* gl_infer_mean.c - do the targets that follow from k = 1/rows look like targets?
+/* gl_ce_infer_mean.c - do the targets that follow from k = 1/rows look like targets?
  *
  *   t_ic = p_ic - r_ic rows
  *
@@ -17,7 +17,7 @@
 #include "glyder.h"
 #include "gl_kernels.h" /* struct gl_kernels, GL_BLOCK */
 #include "gl_softmax.h" /* gl_block, gl_softmax_row */
-#include "gl_infer.h"
+#include "gl_ce_infer_mean.h"
 
 #define FLOOR_MASS_MAX 0.25
 /* A scale c with |1 - c| above this must have shown, on average in one class of each row. */
@@ -93,8 +93,8 @@ static int64_t count_floor(const struct job *job, int64_t row, double floor, int
     return count;
 }
 
-double gl_infer_mean(const struct gl_kernels *kernels, const struct gl_matrix *z, const struct gl_matrix *r,
-                     int64_t active, const struct gl_precision *precision) {
+double gl_ce_infer_mean(const struct gl_kernels *kernels, const struct gl_matrix *z, const struct gl_matrix *r,
+                        int64_t active, const struct gl_precision *precision) {
     struct job job = {.kernels = kernels, .z = z, .r = r, .rows = (double)active};
     job.tolerance = precision->tolerance;
     job.slack = 2 * precision->half_least * job.rows;

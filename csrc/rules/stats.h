@@ -1,4 +1,4 @@
-/* gl_stats.h - the scalars that rules look at: a name, a number, and whether it was given.
+/* stats.h - the scalars that rules look at: names and meanings.
  *
  * f is the loss, x_t the parameters before update t, g_t the gradient that update was made from, delta_t =
  * x_t - x_{t+1} the displacement it made, C a curvature matrix (Gauss-Newton or Hessian).  Measurements of update
@@ -8,8 +8,6 @@
  */
 #ifndef GL_STATS_H
 #define GL_STATS_H
-
-#include <stdint.h>
 
 /* X(name, meaning).  A new statistic is one line here. */
 #define GL_STATS(X)                                                                                                    \
@@ -51,20 +49,8 @@ enum gl_stat {
         GL_STAT_COUNT
 };
 
-/* One bit per statistic; GL_HAVE(slope) | GL_HAVE(dd) is a mask. */
-#define GL_HAVE(name) ((uint32_t)1 << GL_STAT_##name)
-
-struct gl_stats {
-    uint32_t have;
-#define X(name, meaning) double name;
-    GL_STATS(X)
-#undef X
-};
-
-const char *gl_stat_name(int stat);                                 /* NULL outside the range */
-const char *gl_stat_meaning(int stat);                              /* NULL outside the range */
-int gl_stat_find(const char *name);                                 /* enum gl_stat, or -1 */
-int gl_stats_set(struct gl_stats *stats, int stat, double value);   /* sets the bit too; 0, or -1 outside the range */
-int gl_stats_finite(const struct gl_stats *stats, uint32_t wanted); /* 1 if all of `wanted` are finite */
+const char *gl_stat_name(int stat);    /* NULL outside the range */
+const char *gl_stat_meaning(int stat); /* NULL outside the range */
+int gl_stat_find(const char *name);    /* enum gl_stat, or -1 */
 
 #endif

@@ -1,4 +1,4 @@
-/* py_gnb.c - the Gauss-Newton-Bartlett kernels to Python.
+/* py_ce.c - cross-entropy by its logits to Python: curvature, row weights, sampled labels.
  *
  * A matrix is an array whose last dimension counts the classes; all others together count the rows.  Arrays belong
  * to the caller's arguments and stay alive for the call; buffers are held until its end by `struct held`, which also
@@ -384,13 +384,10 @@ done:
     return result;
 }
 
-/* The detour by void (*)(void) keeps compilers quiet about the three-argument form of a method. */
-#define WITH_KEYWORDS(function) ((PyCFunction)(void (*)(void))(function))
-
-PyMethodDef glpy_gnb_methods[] = {
+PyMethodDef glpy_ce_methods[] = {
     {"ce_curvature", ce_curvature, METH_VARARGS, curvature_doc},
-    {"ce_weights_hard", WITH_KEYWORDS(ce_weights_hard), METH_VARARGS | METH_KEYWORDS, weights_hard_doc},
-    {"ce_weights_soft", WITH_KEYWORDS(ce_weights_soft), METH_VARARGS | METH_KEYWORDS, weights_soft_doc},
+    {"ce_weights_hard", GLPY_WITH_KEYWORDS(ce_weights_hard), METH_VARARGS | METH_KEYWORDS, weights_hard_doc},
+    {"ce_weights_soft", GLPY_WITH_KEYWORDS(ce_weights_soft), METH_VARARGS | METH_KEYWORDS, weights_soft_doc},
     {"ce_infer", ce_infer, METH_VARARGS, infer_doc},
     {"ce_sample", ce_sample, METH_VARARGS, sample_doc},
     {"ce_residual", ce_residual, METH_VARARGS, residual_doc},

@@ -1,4 +1,4 @@
-/* gl_cpu.c - processor features, dispatch levels, and the level in use.
+/* gl_level.c - processor features, dispatch levels, and the level in use.
  *
  * A level counts as available when its kernels were compiled, the processor has every instruction set that its
  * file is compiled for, and the operating system saves the registers.  The choice is made on first use; the level is
@@ -8,7 +8,7 @@
 #include "glyder.h"
 #include "gl_common.h"  /* GL_WIDE_LEVELS, GL_TARGET, GL_ATOMIC */
 #include "gl_kernels.h" /* gl_kernels_portable and so on */
-#include "gl_cpu.h"
+#include "gl_level.h"
 
 #if GL_WIDE_LEVELS
 #include <cpuid.h>

@@ -1,4 +1,4 @@
-/* gl_gnb_weights.c - row weights k_i of softmax cross-entropy from its targets, as torch defines the loss.
+/* gl_ce_weights.c - row weights k_i of softmax cross-entropy from its targets, as torch defines the loss.
  *
  *   class indices        k_i = ((1-s) w_y + s/C sum_c w_c) / D,   D = sum_i w_{y_i} for the mean, 1 for the sum
  *   class probabilities  k_i = sum_c w_c ((1-s) t_ic + s/C) / D,  D = number of rows for the mean, 1 for the sum
@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include "glyder.h"
 #include "gl_common.h"  /* GL_NOINLINE */
-#include "gl_cpu.h"     /* gl_kernels_current */
+#include "gl_level.h"   /* gl_kernels_current */
 #include "gl_fpenv.h"   /* gl_fpenv_enter, gl_fpenv_leave */
 #include "gl_kernels.h" /* struct gl_kernels, GL_BLOCK */
 #include "gl_softmax.h" /* gl_matrix_check, gl_block */

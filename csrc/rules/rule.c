@@ -1,4 +1,4 @@
-/* rules.c - the register of rules, and what is the same for all of them: names, fields, verdicts. */
+/* rule.c - the register of rules, and what is the same for all of them: names, fields, verdicts. */
 #include "rule.h"
 
 #include "../gl_fpenv.h" /* gl_fpenv_enter, gl_fpenv_leave */
@@ -34,10 +34,14 @@ const char *gl_reason_meaning(int reason) {
     return reason >= 0 && reason < GL_REASON_COUNT ? reasons[reason].meaning : NULL;
 }
 
-int gl_field_accepts(const struct gl_field *field, double value) {
-    int above = field->bound & GL_OPEN_LOWER ? value > field->lower : value >= field->lower;
-    int below = field->bound & GL_OPEN_UPPER ? value < field->upper : value <= field->upper;
+int gl_field_within(const struct gl_field *field, double value) {
+    int above = field->domain & GL_OPEN_LOWER ? value > field->lower : value >= field->lower;
+    int below = field->domain & GL_OPEN_UPPER ? value < field->upper : value <= field->upper;
     return above && below;
+}
+
+int gl_field_accepts(const struct gl_field *field, double value) {
+    return gl_field_within(field, value) && (!(field->domain & GL_WHOLE) || value == floor(value));
 }
 
 int gl_rule_count(void) {
@@ -65,16 +69,13 @@ void gl_rule_state_init(const struct gl_rule *rule, double *state) {
         state[i] = rule->state[i].initial;
 }
 
-enum gl_status gl_rule_update(const struct gl_rule *rule, const double *config, const struct gl_stats *stats,
-                              double *state, struct gl_verdict *verdict) {
-    gl_fpenv saved;
+struct gl_verdict gl_rule_update(const struct gl_rule *rule, const double *config, const double *inputs,
+                                 double *state) {
+    gl_fpenv saved = gl_fpenv_enter();
+    struct gl_verdict verdict = rule->update(config, inputs, state);
 
-    if (rule->needs & ~stats->have)
-        return GL_ERR_MISSING;
-    saved = gl_fpenv_enter();
-    *verdict = rule->update(config, stats, state);
     gl_fpenv_leave(saved);
-    return GL_OK;
+    return verdict;
 }
 
 /* Subnormal rates are left out: they have few digits, and an optimizer that flushes them to zero would stand still. */
