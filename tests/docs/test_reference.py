@@ -68,7 +68,7 @@ def with_reference(make: Make, total: int, decay: float) -> list[float]:
     return rates
 
 
-@pytest.mark.parametrize("total", [20, 60, 400, 1200])
+@pytest.mark.parametrize("total", [20, 95, 400, 1200])
 @pytest.mark.parametrize(
     ("make", "decay"),
     [(torch.optim.Adam, 0.0), (torch.optim.AdamW, 0.01), (lambda p: torch.optim.AdamW(p, weight_decay=0.5), 0.5)],
