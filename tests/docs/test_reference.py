@@ -81,3 +81,12 @@ def test_rates_are_those_of_the_product(make: Make, decay: float, total: int) ->
     assert theirs == pytest.approx(with_product(make, total), rel=1e-9)
     assert max(theirs) > 10 * theirs[0]
     assert theirs[-1] < 0.2 * max(theirs)
+
+
+def test_the_page_shows_the_file() -> None:
+    page = (PAGE.parent / "how-it-works.md").read_text(encoding="utf-8")
+    assert f"<!-- docs/reference.py -->\n```python\n{PAGE.read_text(encoding='utf-8')}```\n" in page
+
+
+def test_short_enough_to_be_read() -> None:
+    assert len(PAGE.read_text(encoding="utf-8").splitlines()) <= 60
