@@ -1,4 +1,4 @@
-"""Links of a page to files outside of docs/: on the site, which does not have these files, their paths stand instead."""
+"""Links of a page to files outside of docs/: on the site, which lacks these files, their paths stand instead."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import glyder
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted(ROOT.glob("docs/*.md"))
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]
 BLOCK = re.compile(r"^```(python|diff)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^ *(?:```|~~~) *\{?(?:py|diff)", re.MULTILINE)
 
