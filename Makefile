@@ -2,6 +2,8 @@
 #
 #     make demo     train real networks with no learning rate given, next to a tuned grid
 #     make test     run all tests and checks
+#
+# and make docs writes the documentation as a site, into build/site.
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,12 +12,17 @@ BIN := $(VENV)/bin
 # pip the index of CPU builds (PIP_EXTRA_INDEX_URL) and TORCH=torch==2.13.0+cpu.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test check-c check-sanitized check-python lint format clean
+.PHONY: demo docs test check-c check-sanitized check-python lint format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m glyder demo $(DEMO)
 
+# The site comes last, by itself: two installations at a time would be in each other's way.
 test: $(VENV)/test.stamp lint check-c check-sanitized check-python
+	$(MAKE) docs
+
+docs: $(VENV)/docs.stamp
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --config-file docs/site/mkdocs.yml
 
 # The stamp comes last: a run that failed half-way is made again from the start.
 $(VENV)/base.stamp:
@@ -29,7 +36,7 @@ $(VENV)/base.stamp:
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.[ch]')
 
 # Editable, so that the tests run on the sources as they lie here.
-$(VENV)/demo.stamp $(VENV)/test.stamp: $(VENV)/%.stamp: $(SOURCES) | $(VENV)/base.stamp
+$(VENV)/demo.stamp $(VENV)/docs.stamp $(VENV)/test.stamp: $(VENV)/%.stamp: $(SOURCES) | $(VENV)/base.stamp
 	$(BIN)/python -m pip install --quiet --editable ".[$*]"
 	@touch $@
 
