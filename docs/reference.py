@@ -24,7 +24,7 @@ def rates(x, total, decay=0.0):
     x: the parameters, arrays that the optimizer changes in place. total: updates of the run, 20 to 4096. decay:
     decoupled weight decay, which is no part of a step.
     """
-    n, warmup = min(80, max(total // 10, 8)), min(100, max(total // 4, 10))
+    n, warmup = min(120, max(int(0.15 * total), 8)), min(100, max(total // 4, 10))
     energy = sum(factor(t, n, total) ** 2 for t in range(total))
     matrices = [i for i, p in enumerate(x) if p.ndim >= 2] or list(range(len(x)))
     lengths = {i: norm([x[i]]) for i in matrices}
@@ -54,7 +54,7 @@ def rates(x, total, decay=0.0):
     half = met[n // 2 :]
     z = math.exp(np.mean([math.log(rate) for rate, _ in half]))
     h = 1 / math.sqrt(np.mean([relative for _, relative in half]) * energy)
-    peak = 1.25 * z**0.7 * min(max(h, z * 10**-0.5), z * 10**0.5) ** 0.3
+    peak = 1.5 * z**0.7 * min(max(h, z * 10**-0.5), z * 10**0.5) ** 0.3
     warmup = max(warmup, updates)
     for t in range(updates, total):
         yield max(peak * factor(t, warmup, total), min(peak, floor) if t < warmup else 0)

@@ -20,7 +20,8 @@
  * from where it began, at a rate `lower` decades lower, `tries` times in all.
  *
  * Where gradients have not grown within `longest` updates, or `above` decades over h (convex losses have no edge that a
- * few steps could meet), the rate reached stands for the edge.
+ * few steps could meet), the rate reached stands for the edge.  Where they have vanished on the way, everything being
+ * fitted, the rate waits for others; such updates count.
  *
  * "Edge" is that of Cohen et al. (arXiv 2103.00065).  The search and all constants are ours, found by experiment
  * (benchmarks/results/LESSONS.md).
@@ -53,6 +54,7 @@
 /* `walk` is infinite where steps are so short that their squares vanish, and a `peak` that ended out of range. */
 #define STATE(X)                                                                                                       \
     X(count, 0, 0, INFINITY, GL_COUNT)                                                                                 \
+    X(zeros, 0, 0, INFINITY, GL_COUNT)                                                                                 \
     X(begun, 0, 0, INFINITY, GL_COUNT)                                                                                 \
     X(first, 0, -INFINITY, INFINITY, GL_OPEN)                                                                          \
     X(weight, 0, 0, 1, GL_CLOSED)                                                                                      \
@@ -63,6 +65,11 @@
     X(peak, 0, 0, INFINITY, GL_CLOSED)
 #include "rule_template.h"
 
+static struct gl_verdict ended(const struct config *c, const struct inputs *s, struct state *x, enum gl_reason reason) {
+    x->peak = c->sigma * gl_peak_between(c->gain, s->lr, fmin(x->walk, s->lr), c->share, c->apart);
+    return gl_keep(x->peak, reason);
+}
+
 static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
     double pace = fmax(c->pace, fmin(c->fastest, c->pace_total / c->longest));
     double keep = fmax(0, 1 - pace / c->memory), v, h;
@@ -72,10 +79,15 @@ static struct gl_verdict update(const struct config *c, const struct inputs *s, 
         return gl_skip(GL_REASON_not_finite);
     if (s->lr <= 0 || s->energy <= 0 || s->relative < 0)
         return gl_skip(GL_REASON_out_of_range);
-    if (s->gg <= 0)
+    if (s->gg <= 0 && (x->count == 0 || x->peak > 0))
         return gl_skip(GL_REASON_no_gradient);
     if (x->peak > 0)
         return gl_keep(x->peak, GL_REASON_kept);
+    if (s->gg <= 0) {
+        x->zeros += 1;
+        return x->count + x->zeros <= c->longest ? gl_keep(s->lr, GL_REASON_no_gradient)
+                                                 : ended(c, s, x, GL_REASON_no_edge);
+    }
     x->count += 1;
     if (x->count == 1) {
         x->begun = 1;
@@ -99,8 +111,7 @@ static struct gl_verdict update(const struct config *c, const struct inputs *s, 
         x->least = x->first;
         return gl_keep(s->lr * pow(10, -c->lower), GL_REASON_restarted);
     }
-    if (!over && x->count <= c->longest && !(x->walk > 0 && s->lr > x->walk * pow(10, c->above)))
+    if (!over && x->count + x->zeros <= c->longest && !(x->walk > 0 && s->lr > x->walk * pow(10, c->above)))
         return gl_keep(s->lr * pow(10, pace), GL_REASON_rising);
-    x->peak = c->sigma * gl_peak_between(c->gain, s->lr, fmin(x->walk, s->lr), c->share, c->apart);
-    return gl_keep(x->peak, over ? GL_REASON_found : GL_REASON_no_edge);
+    return ended(c, s, x, over ? GL_REASON_found : GL_REASON_no_edge);
 }

@@ -42,7 +42,7 @@
 #define INPUTS(X) X(cosine) X(relative) X(lr) X(energy)
 #define CONFIG(X)                                                                                                      \
     X(sigma, 1, 0, INFINITY, GL_OPEN)                                                                                  \
-    X(updates, 80, 1, INFINITY, GL_OPEN_UPPER)                                                                         \
+    X(updates, 120, 1, INFINITY, GL_OPEN_UPPER)                                                                         \
     X(longest, INFINITY, 1, INFINITY, GL_CLOSED)                                                                       \
     X(below, 0.4, 0, INFINITY, GL_OPEN)                                                                                \
     X(far, 1, 0, INFINITY, GL_OPEN)                                                                                    \
@@ -51,7 +51,7 @@
     X(fastest, 0.5, 0, INFINITY, GL_OPEN)                                                                              \
     X(quick, 0.7, 0, 1, GL_OPEN_UPPER)                                                                                 \
     X(slow, 0.9, 0, 1, GL_OPEN_UPPER)                                                                                  \
-    X(gain, 1.25, 0, INFINITY, GL_OPEN)                                                                                \
+    X(gain, 1.5, 0, INFINITY, GL_OPEN)                                                                                \
     X(share, 0.3, 0, 1, GL_CLOSED)                                                                                     \
     X(apart, 0.5, 0, INFINITY, GL_CLOSED)
 /* An infinite `peak` is a search that ended out of range: every update is a SKIP. */

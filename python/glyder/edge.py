@@ -36,6 +36,9 @@ class EdgeSearch:
         model: whose buffers go back with the parameters, if any.
     """
 
+    SHARE, MOST = 0.1, 80
+    """As in ``Search``. What is learned in this one is given up: it is shorter."""
+
     def __init__(
         self,
         optimizers: Sequence[Optimizer],

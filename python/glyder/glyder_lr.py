@@ -94,7 +94,8 @@ class GlyderLR(Scheduler):
             (the same), or a pair ``("polynomial", {"power": 2.0})``.
         warmup: updates of the search, up to half of ``total_steps``: with SGD at most, as it ends where the edge is
             met; with other optimizers at least, and up to twice as many where it begins far below the peak. With
-            ``peak_lr`` those of a linear warm-up. Default: a tenth of the run, but 8 to 80.
+            ``peak_lr`` those of a linear warm-up. Default: 15 % of the run, but 8 to 120; a tenth with SGD, but 8
+            to 80.
         scale: a factor on the peak that is found; may be set on the way.
         min_lr, max_lr: bounds of the peak and of the rates before it, of the first group.
         peak_lr: a peak that is known, from an earlier run perhaps: nothing is searched.
@@ -154,7 +155,9 @@ class GlyderLR(Scheduler):
             )
         self.horizon = None if total_steps is None else whole("total_steps", total_steps, 1)
         self._given_warmup = None if warmup is None else whole("warmup", warmup, 0)
-        self.warmup = options.search(self.horizon) if self._given_warmup is None else self._given_warmup
+        listed: list[Any] = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+        self._kind: type[Search | EdgeSearch] = EdgeSearch if all(descends(o) for o in listed) else Search
+        self.warmup = self._default_search(self.horizon) if self._given_warmup is None else self._given_warmup
         if self.horizon is not None and self.warmup > self.horizon:
             raise ValueError(f"GlyderLR(warmup=...) must be <= total_steps={self.horizon}, got {self.warmup}")
         if self.horizon is not None and warmup is not None and peak_lr is None and 2 * self.warmup > self.horizon:
@@ -201,17 +204,20 @@ class GlyderLR(Scheduler):
     def scale(self, value: float) -> None:
         self._scale = options.number("GlyderLR", "scale", value, 0, above=True, finite=True)
 
+    def _default_search(self, horizon: int | None) -> int:
+        return options.search(horizon, self._kind.SHARE, self._kind.MOST)
+
     def _search_length(self, horizon: int | None) -> int:
         """``warmup`` in a run of this length: a search has at most half of it."""
         if self._given_peak is not None:
             return self.warmup
         if self._given_warmup is None:
-            return options.search(horizon)
+            return self._default_search(horizon)
         return self._given_warmup if horizon is None else min(self._given_warmup, horizon // 2)
 
     def _new_search(self, updates: int) -> Search | EdgeSearch:
         updates = max(updates, 1)
-        if all(descends(o) for o in self.optimizers):
+        if self._kind is EdgeSearch:
             return EdgeSearch(self.optimizers, self._ratios, updates, self._model)
         return Search(self.optimizers, updates)
 

@@ -54,9 +54,9 @@ def window(horizon: int | None) -> int:
     return 100 if horizon is None else min(100, max(horizon // 4, min(10, horizon // 2)))
 
 
-def search(horizon: int | None) -> int:
-    """Updates of the search for a peak: a tenth of the run, but 8 to 80, and at most half of it."""
-    return 80 if horizon is None else min(80, max(horizon // 10, 8), max(horizon // 2, 1))
+def search(horizon: int | None, share: float, most: int) -> int:
+    """Updates of the search for a peak: this share of the run, but 8 to ``most``, and at most half of it."""
+    return most if horizon is None else min(most, max(int(share * horizon), 8), max(horizon // 2, 1))
 
 
 def schedule(call: str, name: str, value: Any, horizon: int | None, warmup: int) -> tuple[str, dict[str, float]]:

@@ -83,6 +83,9 @@ class Search:
         updates: of the search.
     """
 
+    SHARE, MOST = 0.15, 120
+    """Updates of the search unless told: as a share of the run, and at most."""
+
     def __init__(self, optimizers: Sequence[Optimizer], updates: int) -> None:
         self.optimizers = optimizers
         self.rule = _core.Rule("peak", updates=float(updates), longest=float(updates))

@@ -20,15 +20,23 @@ class Edge:
         self.seen: list[Stats] = []
         self.begun = 1
         self.peak = 0.0
+        self.zeros = 0
+        self.walked: float | None = None
 
     def update(self, **s: float) -> Verdict:
-        if s["gg"] == 0:
+        if s["gg"] == 0 and (self.peak or not self.seen):
             return skip("no_gradient")
         if self.peak:
             return self.peak, "keep", "kept"
+        if s["gg"] == 0:
+            self.zeros += 1
+            if len(self.seen) + self.zeros <= self.c["longest"]:
+                return s["lr"], "keep", "no_gradient"
+            return self.end(s["lr"], "no_edge")
         self.seen.append(s)
         h = walk(s["relative"], s["energy"])
         if len(self.seen) == 1:
+            self.walked = h
             return s["lr"] if h is None else h / 10 ** self.c["below"], "keep", "rising"
         lengths = [self.mean([0.5 * math.log10(s["gg"]) for s in part]) for part in self.parts()]
         first, at = 0.5 * math.log10(self.seen[0]["gg"]), 0
@@ -42,13 +50,16 @@ class Edge:
             self.begun += 1
             self.seen = self.seen[:1]
             return s["lr"] / 10 ** self.c["lower"], "keep", "restarted"
-        h = walk(self.mean([s["relative"] for s in self.parts()[at]]), s["energy"])
+        h = self.walked = walk(self.mean([s["relative"] for s in self.parts()[at]]), s["energy"])
         far = h is not None and s["lr"] > h * 10 ** self.c["above"]
-        if not over and not far and len(self.seen) <= self.c["longest"]:
+        if not over and not far and len(self.seen) + self.zeros <= self.c["longest"]:
             return s["lr"] * 10**self.pace, "keep", "rising"
-        edge = between(s["lr"], h and min(h, s["lr"]), self.c["share"], self.c["apart"])
+        return self.end(s["lr"], "found" if over else "no_edge")
+
+    def end(self, lr: float, reason: str) -> Verdict:
+        edge = between(lr, self.walked and min(self.walked, lr), self.c["share"], self.c["apart"])
         self.peak = self.c["sigma"] * self.c["gain"] * edge
-        return self.peak, "keep", "found" if over else "no_edge"
+        return self.peak, "keep", reason
 
     def parts(self) -> list[list[Stats]]:
         """What there was to see at each update so far, from the `earliest` on; the first set the rate, and no more."""

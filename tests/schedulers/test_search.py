@@ -247,7 +247,7 @@ def test_a_peak_that_is_given_is_not_searched() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "updates"), [(20, 8), (60, 8), (80, 8), (81, 8), (200, 20), (800, 80), (5000, 80), (None, 80)]
+    ("total", "updates"), [(20, 8), (53, 8), (60, 9), (200, 30), (800, 120), (5000, 120), (None, 120)]
 )
 def test_default_search(total: int | None, updates: int) -> None:
     assert glyder.GlyderLR(torch.optim.AdamW(mlp().parameters()), total_steps=total).warmup == updates

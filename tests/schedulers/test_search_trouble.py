@@ -336,3 +336,23 @@ def test_the_model_changes_no_rate() -> None:
         rates.append(record.rates)
         assert not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules())
     assert rates[0] == rates[1]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_gradients_vanish_while_sgd_searches(momentum: float) -> None:
+    """Everything is fitted on the way, exactly: the search ends all the same, and what it found is kept."""
+    model = mlp()
+    begin = weights(model)
+    optimizer = torch.optim.SGD(model.parameters(), momentum=momentum)
+    scheduler = glyder.GlyderLR(optimizer, total_steps=UPDATES)
+    train(model, optimizer, 6)
+    rate = optimizer.param_groups[0]["lr"]
+    seen = 6
+    while math.isnan(scheduler.peak_lr) and seen < UPDATES:
+        assert optimizer.param_groups[0]["lr"] <= 1.3 * rate  # it waits; the first may be of gradients seen before
+        train(model, optimizer, range(seen, seen + 1), lambda t: [p.grad.zero_() for p in model.parameters()])
+        seen += 1
+    assert seen <= scheduler.warmup + 3
+    assert 0 < scheduler.peak_lr <= rate * 1.3
+    assert same(weights(model), begin)
+    assert scheduler.reasons["no_edge"] == 1
