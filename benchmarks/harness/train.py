@@ -15,8 +15,7 @@ from benchmarks.harness.run import EVALUATION_SEEDS, Record, Run
 from benchmarks.methods.catalogue import METHODS
 from benchmarks.methods.schedules import Method
 from benchmarks.tasks.common.catalogue import tasks
-from benchmarks.tasks.common.problem import Problem
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 POINTS = 50
 """Points of the curves of loss and rate that are kept of a run."""

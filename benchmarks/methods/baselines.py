@@ -17,8 +17,7 @@ from torch import nn
 
 import glyder
 from benchmarks.methods.schedules import Method, warmup_steps
-from benchmarks.tasks.common.problem import Problem
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 DECAY = 0.01
 

@@ -8,8 +8,7 @@ from typing import Any
 import glyder
 from benchmarks.methods import optimizers
 from benchmarks.methods.schedules import Method
-from benchmarks.tasks.common.problem import Problem
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 
 class Glyder(Method):

@@ -9,8 +9,7 @@ from torch.optim import Optimizer
 
 import glyder
 from benchmarks.methods import optimizers
-from benchmarks.tasks.common.problem import Problem
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 
 class Method:

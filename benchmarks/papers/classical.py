@@ -21,7 +21,7 @@ import glyder
 from benchmarks.harness.train import updates
 from benchmarks.papers import logistic
 from benchmarks.papers.common import Trial
-from benchmarks.tasks.common.problem import Problem
+from benchmarks.tasks.common.task import Problem
 
 STARTS = (1e-6, 1e-3, 1.0, 1e3)
 """Rates that a rule is started from."""

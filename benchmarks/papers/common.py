@@ -1,10 +1,9 @@
-"""What the experiments share: runs that are found again by what they are, and the nets of several papers."""
+"""What the experiments share: runs that are found again by what they are, and where they are kept."""
 
 from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -12,13 +11,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from benchmarks.harness.run import Record, recorded
 from benchmarks.harness.store import RESULTS, Store
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Problem
-from benchmarks.tasks.common.rows import classification
 
 PAPERS = RESULTS / "papers"
 """Where the lines, figures and tables of these experiments lie."""
@@ -62,23 +57,3 @@ def folder(paper: str, about: str | None, argv: Sequence[str] | None) -> Path:
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.papers.{paper}", description=about)
     parser.add_argument("--results", type=Path, default=PAPERS, help="folder of the results (%(default)s)")
     return parser.parse_args(argv).results
-
-
-def mlp(hidden: Sequence[int]) -> nn.Module:
-    """784 inputs, ReLU layers of the widths ``hidden``, 10 logits."""
-    widths = [784, *hidden]
-    layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in itertools.pairwise(widths):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return nn.Sequential(*layers, nn.Linear(widths[-1], 10))
-
-
-MLPS = {"784-1000-10": (1000,), "784-1000-1000-10": (1000, 1000)}
-"""The nets of the papers on Newton and hypergradient rates, by name: widths of the hidden layers."""
-
-
-def mnist(net: str, seed: int, batch: int = 128) -> Problem:
-    """MNIST in batches; ``seed`` decides the initial weights and the order of the data."""
-    if net not in MLPS:
-        raise ValueError(f"mnist(net=...) must be one of {', '.join(MLPS)}, got {net!r}")
-    return classification(functools.partial(mlp, MLPS[net]), data.mnist(), batch, seed)

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 import glyder
 from benchmarks.harness.train import updates
 from benchmarks.papers.common import PAPERS
-from benchmarks.tasks.common.problem import Batch, Problem
 from benchmarks.tasks.common.rows import cross_entropy, score_labels
+from benchmarks.tasks.common.task import Batch, Problem
 
 GRID = [2.0**k for k in range(-8, 2)]
 SEEDS, UPDATES = range(3), 1000

@@ -22,11 +22,11 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import glyder
 from benchmarks.harness.train import POINTS, updates
-from benchmarks.papers.common import MLPS, Trial, mlp
+from benchmarks.papers.common import Trial
 from benchmarks.tasks import cifar_wrn, multi30k
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Problem
 from benchmarks.tasks.common.rows import classification
+from benchmarks.tasks.common.task import Problem
 
 # ---- tasks: what TASKS makes is a problem and the updates of an epoch
 
@@ -47,6 +47,12 @@ def dropout_mlp() -> nn.Module:
     )
 
 
+def mlp() -> nn.Module:
+    """784-1000-1000-10: hypergradient descent's."""
+    layers = nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, 1000), nn.ReLU(), nn.Linear(1000, 10)
+    return nn.Sequential(nn.Flatten(), *layers)
+
+
 @functools.cache
 def whole_mnist(mean: float, deviation: float) -> data.Parts:
     """60,000 to train and 10,000 to test, scaled, as in both codes."""
@@ -59,8 +65,7 @@ def mnist(seed: int, batch: int) -> tuple[Problem, int]:
 
 
 def hd_mnist(seed: int, batch: int) -> tuple[Problem, int]:
-    net = functools.partial(mlp, MLPS["784-1000-1000-10"])
-    return classification(net, whole_mnist(0.1307, 0.3081), batch, seed), MNIST_ROWS // batch
+    return classification(mlp, whole_mnist(0.1307, 0.3081), batch, seed), MNIST_ROWS // batch
 
 
 def wrn(seed: int, batch: int) -> tuple[Problem, int]:

@@ -40,8 +40,8 @@ import glyder
 from benchmarks.harness.train import updates
 from benchmarks.papers.common import PAPERS
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Batch, Problem
 from benchmarks.tasks.common.rows import cross_entropy
+from benchmarks.tasks.common.task import Batch, Problem
 
 ROWS = 5000
 SHORT, LONG = 120, 480

@@ -26,8 +26,7 @@ from benchmarks.methods import optimizers
 from benchmarks.methods.glyder import Glyder
 from benchmarks.methods.schedules import Method
 from benchmarks.tasks.common.catalogue import tasks
-from benchmarks.tasks.common.problem import Problem
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 TIME, MEMORY = "glyder-time", "glyder-memory"
 SEED = TUNING_SEEDS[0]

@@ -18,8 +18,7 @@ from torch.optim import Optimizer
 
 from benchmarks.harness.train import updates
 from benchmarks.methods import optimizers
-from benchmarks.tasks.common.problem import Problem
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 MEMORY = 0.2
 """Decades of the rate that smoothed values look back over, and by which they lag."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Problem
 from benchmarks.tasks.common.rows import regression
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 CENTRE = {"SGD": -0.3, "momentum": -1.3, "AdamW": -2.3}
 

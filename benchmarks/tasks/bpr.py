@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Batch, Problem, Score, evaluating, seeded, shuffled
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Batch, Problem, Score, Task, evaluating, seeded, shuffled
 
 CENTRE = {"SGD": 2.0, "momentum": 1.5, "AdamW": -1.5}
 GOOD = 4

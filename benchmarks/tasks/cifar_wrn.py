@@ -11,9 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Batch, Problem, shuffled
 from benchmarks.tasks.common.rows import classification
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Batch, Problem, Task, shuffled
 
 CENTRE = {"SGD": -0.5, "momentum": -1.0, "AdamW": -2.0}
 

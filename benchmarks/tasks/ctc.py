@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Problem, Score, evaluating, seeded
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Score, Task, evaluating, seeded
 
 CENTRE = {"SGD": -1.0, "momentum": -1.5, "AdamW": -1.5}
 SHORTEST, LONGEST = 3, 5

@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Problem
 from benchmarks.tasks.common.rows import regression
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 CENTRE = {"SGD": -1.0, "momentum": -2.0, "AdamW": -2.5}
 

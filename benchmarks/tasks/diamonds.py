@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
 from benchmarks.tasks.common.data import Parts
-from benchmarks.tasks.common.problem import Problem
 from benchmarks.tasks.common.rows import regression
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 CENTRE = {"SGD": -1.7, "momentum": -1.5, "AdamW": -1.3}
 NUMBERS = ("carat", "depth", "table", "x", "y", "z")

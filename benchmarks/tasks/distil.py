@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from benchmarks.tasks import mnist_conv
 from benchmarks.tasks.common import data
 from benchmarks.tasks.common.pretrained import pretrained
-from benchmarks.tasks.common.problem import Batch, Problem, Score, evaluating, seeded, shuffled
 from benchmarks.tasks.common.rows import classification
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Batch, Problem, Score, Task, evaluating, seeded, shuffled
 
 CENTRE = {"SGD": -1.0, "momentum": -1.5, "AdamW": -2.0}
 TEMPERATURE = 4.0

@@ -6,9 +6,8 @@ import functools
 
 from torch import Tensor, nn
 
-from benchmarks.tasks.common.problem import Problem
 from benchmarks.tasks.common.rows import classification
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 from benchmarks.tasks.text_encoder import snippets
 
 CENTRE = {"SGD": 1.0, "momentum": 0.5, "AdamW": -1.2}

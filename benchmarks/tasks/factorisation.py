@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from benchmarks.tasks.common.data import Parts
-from benchmarks.tasks.common.problem import Problem
 from benchmarks.tasks.common.rows import regression
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 CENTRE = {"SGD": 0.0, "momentum": -1.0, "AdamW": -2.0}
 

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from benchmarks.tasks.common import data
 from benchmarks.tasks.common.data import Parts
 from benchmarks.tasks.common.pretrained import pretrained
-from benchmarks.tasks.common.problem import Problem, Score
 from benchmarks.tasks.common.rows import SCORED, classification, score_labels
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Score, Task
 from benchmarks.tasks.mnist_conv import net
 
 CENTRE = {"SGD": -0.7, "momentum": -1.5, "AdamW": -2.0}

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Batch, Problem, Score, evaluating, seeded
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Batch, Problem, Score, Task, evaluating, seeded
 from benchmarks.tasks.common.transformer import Attention, Embedding, initialise, next_token, windows
 
 CENTRE = {"SGD": -0.7, "momentum": -1.2}

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from benchmarks.tasks import gpt
 from benchmarks.tasks.common import data, transformer
 from benchmarks.tasks.common.pretrained import pretrained
-from benchmarks.tasks.common.problem import Problem, seeded
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task, seeded
 
 CENTRE = {"SGD": -0.2, "momentum": -1.0, "AdamW": -2.5}
 

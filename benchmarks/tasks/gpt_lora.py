@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.tasks import gpt, gpt_finetune
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Problem, seeded
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task, seeded
 
 CENTRE = {"SGD": 0.0, "momentum": -0.5, "AdamW": -2.0}
 

@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Batch, Problem, Score, evaluating, seeded
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Batch, Problem, Score, Task, evaluating, seeded
 
 CENTRE = {"SGD": 0.5, "momentum": 0.0, "AdamW": -1.0}
 PARTS = {"train": 600, "validation": 900, "test": 1000}

@@ -7,8 +7,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Problem, seeded
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task, seeded
 from benchmarks.tasks.common.transformer import next_token, score, windows
 
 CENTRE = {"SGD": 1.0, "momentum": 0.2, "AdamW": -1.7}

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
 from benchmarks.tasks.common.data import Parts
-from benchmarks.tasks.common.problem import Problem
 from benchmarks.tasks.common.rows import classification
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 CENTRE = {"SGD": 0.5, "momentum": -0.5, "AdamW": -1.6}
 CATEGORIES = {"s": 2972, "d": 1128, "dept": 14}

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.tasks.common.data import Parts
-from benchmarks.tasks.common.problem import Batch, Problem, Score, evaluating, seeded, shuffled
 from benchmarks.tasks.common.rows import squared_error
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Batch, Problem, Score, Task, evaluating, seeded, shuffled
 
 CENTRE = {"SGD": 0.5, "momentum": -0.5, "AdamW": -2.0}
 CENTRE_QUANTILE = {"SGD": 1.5, "momentum": 0.5, "AdamW": -1.5}

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Batch, Problem, Score, evaluating, seeded, shuffled
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Batch, Problem, Score, Task, evaluating, seeded, shuffled
 
 CENTRE = {"SGD": 0.0, "momentum": -0.5, "AdamW": -1.5}
 SCORED = 1000

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Problem
 from benchmarks.tasks.common.rows import classification
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 CENTRE = {"SGD": -0.5, "momentum": -1.5, "AdamW": -2.5}
 

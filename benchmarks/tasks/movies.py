@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Problem, Score, evaluating, seeded, shuffled
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Score, Task, evaluating, seeded, shuffled
 
 CENTRE = {"SGD": 1.0, "momentum": 0.0, "AdamW": -1.5}
 GENRES = ("Action", "Animation", "Comedy", "Drama", "Documentary", "Romance", "Short")

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Batch, Problem, Score, evaluating, seeded, shuffled
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Batch, Problem, Score, Task, evaluating, seeded, shuffled
 from benchmarks.tasks.common.transformer import Block, Embedding, initialise
 
 CENTRE = {"SGD": 0.0, "momentum": -0.7, "AdamW": -2.0}

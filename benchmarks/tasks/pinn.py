@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.tasks.common.problem import Problem, Score, evaluating, seeded
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Score, Task, evaluating, seeded
 
 CENTRE = {"SGD": -1.0, "momentum": -1.0, "AdamW": -1.5}
 NU = 0.01 / np.pi

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from benchmarks.tasks.cifar_wrn import augmented
 from benchmarks.tasks.common import data
 from benchmarks.tasks.common.pretrained import pretrained
-from benchmarks.tasks.common.problem import Problem
 from benchmarks.tasks.common.rows import classification
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 CENTRE = {"SGD": 0.5, "momentum": -0.5, "AdamW": -2.0}
 

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from benchmarks.tasks.common import data, transformer
 from benchmarks.tasks.common.pretrained import pretrained
-from benchmarks.tasks.common.problem import Problem, seeded
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task, seeded
 from benchmarks.tasks.common.transformer import Decoder, next_token, score, windows
 
 CENTRE = {"SGD": 0.0, "momentum": -0.5, "AdamW": -2.0}

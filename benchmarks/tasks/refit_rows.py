@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from benchmarks.tasks.common import data
 from benchmarks.tasks.common.data import Parts
 from benchmarks.tasks.common.pretrained import SEED
-from benchmarks.tasks.common.problem import Problem
 from benchmarks.tasks.common.rows import classification
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 CENTRE = {"SGD": -1.0, "momentum": -2.0, "AdamW": -2.5}
 STEPS = 300

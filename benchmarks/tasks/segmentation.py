@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
 from benchmarks.tasks.common.data import Parts
-from benchmarks.tasks.common.problem import Batch, Problem, Score, evaluating, seeded, shuffled
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Batch, Problem, Score, Task, evaluating, seeded, shuffled
 
 DICE = {"SGD": 0.0, "momentum": -1.0, "AdamW": -2.0}
 FOCAL = {"SGD": 1.0, "momentum": -0.5, "AdamW": -2.0}

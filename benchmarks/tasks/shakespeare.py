@@ -6,8 +6,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Problem, seeded
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task, seeded
 from benchmarks.tasks.common.transformer import Decoder, next_token, score, windows
 
 CENTRE = {"SGD": 0.0, "momentum": -0.7, "AdamW": -2.0}

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
 from benchmarks.tasks.common.data import Parts
-from benchmarks.tasks.common.problem import Batch, Problem, Score, evaluating, seeded, shuffled
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Batch, Problem, Score, Task, evaluating, seeded, shuffled
 
 ABSOLUTE = {"SGD": -0.5, "momentum": -1.0, "AdamW": -2.0}
 SQUARED = {"SGD": -0.5, "momentum": -1.0, "AdamW": -2.0}

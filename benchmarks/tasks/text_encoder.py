@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
 from benchmarks.tasks.common.data import Parts
-from benchmarks.tasks.common.problem import Problem
 from benchmarks.tasks.common.rows import classification, score_labels
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 from benchmarks.tasks.common.transformer import Embedding
 
 CENTRE = {"SGD": -0.5, "momentum": -1.0, "AdamW": -2.0}

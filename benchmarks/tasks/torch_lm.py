@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Problem, seeded
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task, seeded
 from benchmarks.tasks.common.transformer import next_token, score, windows
 
 CENTRE = {"SGD": -0.5, "momentum": -1.0, "AdamW": -2.0}

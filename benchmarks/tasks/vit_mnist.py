@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Batch, Problem, shuffled
 from benchmarks.tasks.common.rows import classification, score_labels
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Batch, Problem, Task, shuffled
 from benchmarks.tasks.common.transformer import Block
 from benchmarks.tasks.segmentation import crops
 

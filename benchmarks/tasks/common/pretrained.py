@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.tasks.common.problem import Problem
+from benchmarks.tasks.common.task import Problem
 
 SEED = 77
 

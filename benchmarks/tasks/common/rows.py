@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.tasks.common.data import Parts
-from benchmarks.tasks.common.problem import Batch, Problem, Score, evaluating, seeded, shuffled
+from benchmarks.tasks.common.task import Batch, Problem, Score, evaluating, seeded, shuffled
 
 SCORED = 5000
 """Rows of the training part that its loss is taken on."""

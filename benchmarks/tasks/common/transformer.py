@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.tasks.common.problem import Batch, Score, evaluating
+from benchmarks.tasks.common.task import Batch, Score, evaluating
 
 SCORED = 25_000
 """Characters of a part that its loss is taken on."""
