@@ -14,7 +14,6 @@ from benchmarks.harness.store import RESULTS, RUNS, Store
 from benchmarks.harness.tuning import tune
 from benchmarks.report import tables
 from benchmarks.studies import plan, scale
-from benchmarks.studies.dry import dry_run
 from benchmarks.studies.suites import SUITES, log_final
 from benchmarks.tasks.common.catalogue import tasks
 from benchmarks.tasks.common.task import Task
@@ -32,7 +31,9 @@ def _run(args: argparse.Namespace) -> None:
     found = _available(plan.chosen(args.suite, args.tasks, args.final))
     suite = SUITES[args.suite](found, Store(args.results / RUNS), args.optimizers)
     if args.dry_run:
-        print(dry_run(suite))
+        for name, runs in suite.left().items():
+            print(f"{name:20s} {len(runs):6d} runs {sum(tasks()[run.task].steps for run in runs):9d} updates")
+        print("and what is decided by their results")
         return
     if held_out := [task for task in found if task.held_out]:
         log_final(args.results, held_out)
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if call is _run:
             command.add_argument("--final", action="store_true", help="the held-out tasks too; logged")
             command.add_argument("--suite", choices=tuple(SUITES), default="quick")
-            command.add_argument("--dry-run", action="store_true", help="print how much there is to run, and end")
+            command.add_argument("--dry-run", action="store_true", help="print what is to be run next, and end")
     does = "have the lines of one recipe be of another: for runs that come out the same to the bit"
     command = commands.add_parser("carry", help=does, description=does)
     command.set_defaults(call=_carry)

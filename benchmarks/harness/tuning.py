@@ -27,23 +27,20 @@ Study = Generator[list[Run], None, Any]
 
 @dataclass
 class Replay:
-    """A study taken from the store alone, as far as that goes: its result, all it asked for, what of it is missing."""
+    """A study taken from the store alone, as far as that goes: its result, or what it lacks."""
 
     result: Any
-    asked: set[str]
     missing: list[Run]
 
 
 def replay(study: Study, store: Store) -> Replay:
-    asked: set[str] = set()
     while True:
         try:
             wanted = next(study)
         except StopIteration as end:
-            return Replay(end.value, asked, [])
-        asked |= {run.key for run in wanted}
+            return Replay(end.value, [])
         if missing := store.missing(wanted):
-            return Replay(None, asked, missing)
+            return Replay(None, missing)
 
 
 @dataclass(frozen=True)

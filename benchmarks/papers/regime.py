@@ -171,11 +171,7 @@ def run() -> None:
             rows.append([name, workload, optimizer, batch, steps, start, float(f"{loss:.6g}"), float(f"{rate:.3g}")])
         print(f"{name}: {time.process_time() - begun:.0f} s of processor time so far", flush=True)
     fields = ["method", "workload", "optimizer", "batch", "updates", "first rate", "loss", "last rate"]
-    about = {
-        "rows": ROWS,
-        "torch": torch.__version__,
-        "seconds": round(time.process_time() - begun),
-    }
+    about = {"rows": ROWS, "torch": torch.__version__, "seconds": round(time.process_time() - begun)}
     lines = ",\n".join(json.dumps(row) for row in rows)
     PAPERS.mkdir(parents=True, exist_ok=True)
     text = f'{{"about": {json.dumps(about)},\n"fields": {json.dumps(fields)},\n"runs": [\n{lines}\n]}}\n'

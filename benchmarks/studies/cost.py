@@ -48,8 +48,8 @@ def path(folder: Path) -> Path:
 
 def study(pairs: Sequence[tuple[Task, str]]) -> Study:
     """Ask for the time of ``pairs`` and the memory of their optimizers."""
-    yield [Run(task.name, optimizer, TIME, SEED) for task, optimizer in pairs]
-    yield [Run(WIDE_TASK, optimizer, MEMORY, SEED) for optimizer in dict.fromkeys(o for _, o in pairs)]
+    times = [Run(task.name, optimizer, TIME, SEED) for task, optimizer in pairs]
+    yield times + [Run(WIDE_TASK, optimizer, MEMORY, SEED) for optimizer in dict.fromkeys(o for _, o in pairs)]
 
 
 def measured(run: Run) -> Record:

@@ -11,10 +11,10 @@ from datetime import date
 from pathlib import Path
 
 from benchmarks.harness.drive import Does, drive
-from benchmarks.harness.run import environment
+from benchmarks.harness.run import Run, environment
 from benchmarks.harness.store import Store
 from benchmarks.harness.train import scored
-from benchmarks.harness.tuning import Study
+from benchmarks.harness.tuning import Study, replay
 from benchmarks.studies import cost, plan, refit
 from benchmarks.tasks.common.task import Task
 
@@ -47,6 +47,17 @@ class Suite:
     def run(self, jobs: int) -> None:
         for stage in self.stages():
             drive(stage.studies(), stage.store, 1 if stage.timed else jobs, stage.does)
+
+    def left(self) -> dict[str, list[Run]]:
+        """By stage the runs that are lacking, as far as that is known: what their results decide is not among them."""
+        found: dict[str, list[Run]] = {}
+        seen: set[str] = set()
+        for stage in self.stages():
+            asked = [run for study in stage.studies() for run in replay(study, stage.store).missing]
+            new = {run.key: run for run in asked if run.key not in seen}
+            seen |= new.keys()
+            found[stage.name] = list(new.values())
+        return found
 
     def _compared(self) -> list[Study]:
         return [plan.compare(task, o, self.store) for task, o in self.pairs]
@@ -89,11 +100,7 @@ class Full(Suite):
         return [cost.study(plain)]
 
 
-SUITES: dict[str, Callable[[list[Task], Store, Sequence[str]], Suite]] = {
-    "smoke": Suite,
-    "quick": Suite,
-    "full": Full,
-}
+SUITES: dict[str, Callable[[list[Task], Store, Sequence[str]], Suite]] = {"smoke": Suite, "quick": Suite, "full": Full}
 
 
 def log_final(folder: Path, held_out: list[Task]) -> None:

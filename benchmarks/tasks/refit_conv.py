@@ -57,7 +57,4 @@ def task(suffix: str, share: float, stretch: str) -> Task:
     return Task("refit-conv" + suffix, "refit-conv", made, 400, CENTRE, stretch, ("cifar",), held_out=True)
 
 
-TASKS = (
-    task("-same", 0.5, "fitted before"),
-    task("-new", 1.0, "fitted before to half of the data"),
-)
+TASKS = (task("-same", 0.5, "fitted before"), task("-new", 1.0, "fitted before to half of the data"))

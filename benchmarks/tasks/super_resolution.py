@@ -83,12 +83,5 @@ TASKS = (
     Task(
         "super-resolution", "super-resolution", partial(build, F.l1_loss), 400, ABSOLUTE, "absolute error", ("cifar",)
     ),
-    Task(
-        "super-resolution-squared",
-        "super-resolution",
-        partial(build, F.mse_loss),
-        400,
-        SQUARED,
-        needs=("cifar",),
-    ),
+    Task("super-resolution-squared", "super-resolution", partial(build, F.mse_loss), 400, SQUARED, needs=("cifar",)),
 )

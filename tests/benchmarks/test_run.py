@@ -17,10 +17,8 @@ from benchmarks.__main__ import main
 from benchmarks.harness import train
 from benchmarks.harness.run import EVALUATION_SEEDS, Run
 from benchmarks.harness.store import Store
-from benchmarks.harness.tuning import FURTHEST, Study, loss_of, peak, tune
+from benchmarks.harness.tuning import FURTHEST, peak, tune
 from benchmarks.studies import cost, plan, refit, suites
-from benchmarks.studies.dry import missing
-from benchmarks.studies.suites import Stage, Suite
 from benchmarks.tasks.common import data
 from benchmarks.tasks.common.catalogue import tasks
 from benchmarks.tasks.common.task import Problem
@@ -137,34 +135,17 @@ def test_torn_last_line_is_left_out_and_run_again(tmp_path: Path) -> None:
     assert again[second] == store[second]
 
 
-def test_dry_run_counts_what_is_run(tmp_path: Path) -> None:
-    """On an empty store and on one that was cut off, and without writing."""
-    whole = played(tmp_path / "whole.jsonl", [task("a")], times(1.0))
-    for there in (0, 1, 10, 24, len(whole.records)):
-        cut = Store(tmp_path / f"{there}.jsonl")
-        for record in itertools.islice(whole.records.values(), there):
-            cut.add(record)
-        (stage,) = Suite([task("a", optimizers=("SGD",))], cut, ()).stages()
-        assert {run.key for run in missing(stage)} == whole.records.keys() - set(itertools.islice(whole.records, there))
+def test_what_is_left_is_what_is_lacking(tmp_path: Path) -> None:
+    """Of the first grid, of the comparison that follows, of nothing; a run that two stages ask for counts once."""
+    whole = played(tmp_path / "whole.jsonl", [task("a")], times(1.0, -4), ("AdamW",))
+    for there, lacking in ((3, range(3, 7)), (len(whole.records) - 2, range(-2, 0)), (len(whole.records), ())):
+        cut, keys = Store(tmp_path / f"{there}.jsonl"), list(whole.records)
+        for key in keys[:there]:
+            cut.add(whole.records[key])
+        left = suites.Full([task("a", optimizers=("AdamW",))], cut, ()).left()
+        assert [run.key for run in left["tuned and glyder"]] == [keys[i] for i in lacking]
+        assert len(left["cosine"]) == (0 if there == 3 else 3)
         assert len(Store(cut.path).records) == there
-
-
-@pytest.mark.parametrize("there", [0, 7])
-def test_dry_run_counts_a_grid_once(tmp_path: Path, there: int) -> None:
-    """That two studies of a stage ask for, and two stages; of it nothing is there, or all."""
-    store = Store(tmp_path / "runs.jsonl")
-    grid = [Run("a", "SGD", "tuned", 101, {"peak": peak(k)}) for k in range(7)]
-    for k, run in enumerate(grid[:there]):
-        store.add(line(run, 1.0 + abs(k - 3)))
-
-    def study(seed: int) -> Study:
-        yield grid
-        best = min(grid, key=lambda run: loss_of(store[run]))
-        yield [*(dataclasses.replace(best, seed=s) for s in range(102, 107)), best]
-        yield [dataclasses.replace(best, seed=seed)]
-
-    stages = [Stage(name, lambda: [study(1), study(2)], store) for name in ("one", "two")]
-    assert [len(missing(stage)) for stage in stages] == [7 - there + 5 + 2, 0]
 
 
 def test_without_data_the_rest_runs(
@@ -179,28 +160,28 @@ def test_without_data_the_rest_runs(
     counted = [c for c in here if not c.apart]
     counts = {text[:20].strip(): int(text[20:27]) for text in told.out.splitlines() if " runs " in text}
     assert counts == {
-        "tuned and glyder": len(here) * 3 * (7 + 3 + 3 + 3 * 2 + 2 * 3),
+        "tuned and glyder": len(here) * 3 * 7,  # the first grid decides what follows
         plan.BEST: 0,  # the tasks that are not here are not tuned
-        "cosine": len(counted) * (3 + 3),
+        "cosine": 0,  # nor that
         "peak 3e-4": len(counted) * 3,
         "peak 1e-3": len(counted) * 3,
-        "prodigy": len(counted) * (3 + 3),
-        "schedulefree": len(counted) * (2 + 3),
+        "prodigy": len(counted) * 3,
+        "schedulefree": len(counted) * 2,
         "starting rate": 1 * 3 * 3 * 3,
         "refits": 1 * 3,
         "cost": 2 * sum(not c.stretch for c in counted) + 2,
-        "to run in all": counts["to run in all"],
     }
-    assert counts.pop("to run in all") == sum(counts.values())
 
 
 def test_tasks_apart_and_held_out_in_the_plan(tmp_path: Path) -> None:
     """Those apart are compared with the tuned schedule alone; held-out ones with all, but not timed."""
     made = [task(name, optimizers=("SGD", "AdamW")) for name in ("a", "odd", "secret")]
     made[1:] = dataclasses.replace(made[1], apart=True), dataclasses.replace(made[2], held_out=True)
-    stages = {stage.name: missing(stage) for stage in suites.Full(made, Store(tmp_path / "runs.jsonl"), ()).stages()}
+    empty = suites.Full(made, Store(tmp_path / "empty.jsonl"), ())
+    assert {r.task for r in empty.left()["tuned and glyder"]} == {"a", "odd", "secret"}
+    stages = suites.Full(made, played(tmp_path / "runs.jsonl", made, times(1.0, -4), ("SGD", "AdamW")), ()).left()
     run = {name: {(r.task, r.optimizer) for r in runs} for name, runs in stages.items() if name in plan.BESIDE}
-    assert {r.task for r in stages["tuned and glyder"]} == {"a", "odd", "secret"}
+    assert not stages["tuned and glyder"]
     assert run == {name: {("a", "AdamW"), ("secret", "AdamW")} for name in plan.BESIDE}
     assert {r.task for r in stages["cost"]} == {"a", cost.WIDE_TASK}
     assert not stages["starting rate"] + stages["refits"]
