@@ -25,22 +25,15 @@ Study = Generator[list[Run], None, Any]
 """Asks for runs, and is resumed when they are all in the store; what it returns is its result."""
 
 
-@dataclass
-class Replay:
-    """A study taken from the store alone, as far as that goes: its result, or what it lacks."""
-
-    result: Any
-    missing: list[Run]
-
-
-def replay(study: Study, store: Store) -> Replay:
+def replay(study: Study, store: Store) -> tuple[Any, list[Run]]:
+    """A study taken from the store alone, as far as that goes: its result, or the runs that it lacks."""
     while True:
         try:
-            wanted = next(study)
+            missing = store.missing(next(study))
         except StopIteration as end:
-            return Replay(end.value, [])
-        if missing := store.missing(wanted):
-            return Replay(None, missing)
+            return end.value, []
+        if missing:
+            return None, missing
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 import glyder
 from benchmarks.harness.train import updates
 from benchmarks.papers.common import PAPERS
+from benchmarks.report.markdown import table
 from benchmarks.tasks.common.rows import cross_entropy, score_labels
 from benchmarks.tasks.common.task import Batch, Problem
 
@@ -108,7 +110,7 @@ def run(task: Task, rate: float | None, seed: int, steps: int) -> tuple[float, f
     return score["loss"] if math.isfinite(score["loss"]) else math.inf, 1 - score["error"]
 
 
-def compare(task: Task, steps: int, seeds: range, grid: list[float]) -> dict[str, object]:
+def compare(task: Task, steps: int, seeds: range, grid: list[float]) -> dict[str, Any]:
     def mean(rate: float | None) -> tuple[float, float]:
         losses, accuracies = zip(*(run(task, rate, seed, steps) for seed in seeds), strict=True)
         return statistics.fmean(losses), statistics.fmean(accuracies)
@@ -126,16 +128,18 @@ def compare(task: Task, steps: int, seeds: range, grid: list[float]) -> dict[str
     }
 
 
-def table(rows: list[dict[str, object]]) -> str:
-    lines = [
-        "| task | MetaLR: loss, accuracy | best constant rate: loss, accuracy | its rate | constant rates beaten |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for row in rows:
-        (a, b), (c, d) = row["meta"], row["best"]  # type: ignore[misc]
-        name, rate, beaten = row["workload"], row["best_rate"], row["better_than"]
-        lines.append(f"| {name} | {a:.3f}, {b:.3f} | {c:.3f}, {d:.3f} | {rate:g} | {beaten} of {len(row['grid'])} |")  # type: ignore[arg-type]
-    return "\n".join(lines) + "\n"
+def tabled(rows: list[dict[str, Any]]) -> str:
+    head = ["task", "MetaLR: loss, accuracy", "best constant rate: loss, accuracy", "its rate", "constant rates beaten"]
+    return table(
+        head,
+        (
+            [
+                r["workload"], *(f"{loss:.3f}, {accuracy:.3f}" for loss, accuracy in (r["meta"], r["best"])),
+                f"{r['best_rate']:g}", f"{r['better_than']} of {len(r['grid'])}",
+            ]
+            for r in rows
+        ),
+    )  # fmt: skip
 
 
 def main() -> None:
@@ -146,13 +150,13 @@ def main() -> None:
     began = time.process_time()
     how = (20, range(1), GRID[:2]) if dry else (UPDATES, SEEDS, GRID)
     rows = [compare(task, *how) for task in TASKS]
-    print(table(rows), f"{time.process_time() - began:.0f} s of processor time", sep="\n")
+    print(tabled(rows), f"{time.process_time() - began:.0f} s of processor time", sep="\n")
     if not dry:
         PAPERS.mkdir(parents=True, exist_ok=True)
         about = __doc__.split("everywhere.")[1].strip()
         how_long = f"Plain SGD, {UPDATES} updates, mean of {len(SEEDS)} seeds."
         title = f"# MetaLR on other tasks than it was trained on\n\n{how_long}\n"
-        (PAPERS / "meta.md").write_text(f"{title}{about}\n\n{table(rows)}", encoding="utf-8")
+        (PAPERS / "meta.md").write_text(f"{title}{about}\n\n{tabled(rows)}\n", encoding="utf-8")
         (PAPERS / "meta.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 

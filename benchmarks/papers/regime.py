@@ -39,6 +39,7 @@ from torch import Tensor, nn
 import glyder
 from benchmarks.harness.train import updates
 from benchmarks.papers.common import PAPERS
+from benchmarks.report.markdown import table
 from benchmarks.tasks.common import data
 from benchmarks.tasks.common.rows import cross_entropy
 from benchmarks.tasks.common.task import Batch, Problem
@@ -192,7 +193,7 @@ def report() -> None:
     best = {task: min(values) for task, values in losses["constant"].items()}
     head = ["method", "formula", "passes", "efficiency", *OPTIMIZERS, *(f"batch {b}" for b in BATCHES)]
     head += ["robustness", "worst", f"{LONG} updates, batch {BATCHES[0]}", "robustness there"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    rows = []
     for name, tasks in losses.items():
         ratios = {task: [loss / best[task] for loss in values] for task, values in tasks.items()}
         short, long = ({t: r for t, r in ratios.items() if t[3] == steps} for steps in (SHORT, LONG))
@@ -201,7 +202,7 @@ def report() -> None:
         cells += [mean(r for task, values in short.items() if task[2] == b for r in values) for b in BATCHES]
         cells += [mean(max(r) / min(r) for r in short.values()), f"{max(map(max, short.values())):.0f}"]
         cells += [mean(itertools.chain(*long.values())), mean(max(r) / min(r) for r in long.values())]
-        lines.append(f"| {' | '.join([name, CANDIDATES[name].formula, str(CANDIDATES[name].passes), *cells])} |")
+        rows.append([name, CANDIDATES[name].formula, str(CANDIDATES[name].passes), *cells])
     about = saved["about"]
     text = f"""# Candidates for a rate that follows the gradients' variation
 
@@ -214,8 +215,8 @@ s and y are the differences of parameters and gradients, g' is the gradient befo
 an update costs more. None of them is the algorithm of 2508.13639, whose formula was not available; `regime` is ours.
 
 """
-    (PAPERS / "regime.md").write_text(text + "\n".join(lines) + "\n")
-    print("\n".join(lines))
+    (PAPERS / "regime.md").write_text(text + table(head, rows) + "\n")
+    print(table(head, rows))
 
 
 if __name__ == "__main__":

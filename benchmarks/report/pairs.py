@@ -71,10 +71,10 @@ class Results:
 
     def _add(self, task: Task, optimizer: str) -> None:
         """Add a pair if its runs are there."""
-        again = replay(tune(task, optimizer, self.store), self.store)
-        if again.missing:
+        peak, missing = replay(tune(task, optimizer, self.store), self.store)
+        if missing:
             return
-        peak = self.peaks[task.name, optimizer] = again.result
+        self.peaks[task.name, optimizer] = peak
         runs = [Run(task.name, optimizer, "tuned", seed, peak.options) for seed in EVALUATION_SEEDS]
         found = [self.defaults.get((task.name, optimizer, seed)) for seed in EVALUATION_SEEDS]
         records = [r for r in found if r is not None]
@@ -109,10 +109,10 @@ class Results:
             study = None if rate is None else plan.fixed(pair.task, pair.optimizer, rate)
         else:
             study = plan.beside(name, pair.task, self.store) if pair.optimizer == "AdamW" else None
-        again = None if study is None else replay(study, self.store)
-        if again is None or again.missing:
+        chosen, _ = (None, []) if study is None else replay(study, self.store)
+        if chosen is None:
             return None
-        records = [self.store[run] for run in again.result]
+        records = [self.store[run] for run in chosen]
         return records if all(installed(r) for r in records) else None
 
 

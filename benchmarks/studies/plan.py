@@ -122,7 +122,7 @@ def chosen(suite: str, names: Sequence[str] = (), final: bool = False) -> list[T
         if name not in known:
             raise SystemExit(f"no task is called {name!r}; there are {', '.join(known)}")
         if known[name].held_out and not final:
-            raise SystemExit(f"{name} is held-out: it runs with --final only, and that is logged")
+            raise SystemExit(f"{name} is held out: it runs with --final only, and that is logged")
     found = [known[name] for name in names] if names else [c for c in known.values() if suite in c.suites]
     return [c for c in found if final or not c.held_out]
 

@@ -53,7 +53,7 @@ class Suite:
         found: dict[str, list[Run]] = {}
         seen: set[str] = set()
         for stage in self.stages():
-            asked = [run for study in stage.studies() for run in replay(study, stage.store).missing]
+            asked = [run for study in stage.studies() for run in replay(study, stage.store)[1]]
             new = {run.key: run for run in asked if run.key not in seen}
             seen |= new.keys()
             found[stage.name] = list(new.values())

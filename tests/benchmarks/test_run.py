@@ -49,7 +49,7 @@ def run(folder: Path, *options: str) -> set[str]:
 def test_held_out_tasks_run_in_the_open_only(tmp_path: Path) -> None:
     log = tmp_path / "final.jsonl"
     assert run(tmp_path) == {"a"}
-    with pytest.raises(SystemExit, match="secret is held-out"):
+    with pytest.raises(SystemExit, match="secret is held out"):
         run(tmp_path, "--tasks", "secret")
     assert not log.exists()
     assert run(tmp_path, "--final") == {"a", "secret"}
