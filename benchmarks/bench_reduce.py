@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from glyder import _core
-from glyder.segments import pack
 
 CASES = {
     "62 tensors, 11 M": [11_000_000 // 62] * 62,
@@ -26,7 +25,7 @@ def ways(a: list[torch.Tensor], b: list[torch.Tensor]) -> dict[str, Callable[[],
     """<a, b>, <a, a>, <b, b>, each way from lists of tensors to three floats."""
 
     def c() -> tuple[float, ...]:
-        return _core.reduce([pack(a), pack(b)], [(0, 1), (0, 0), (1, 1)])
+        return _core.reduce([_core.Segments(a), _core.Segments(b)], [(0, 1), (0, 0), (1, 1)])
 
     def foreach() -> tuple[float, ...]:
         aa, bb = (torch.stack(torch._foreach_norm(v)).double().square().sum() for v in (a, b))

@@ -18,7 +18,7 @@
  *
  * "Explainable Learning Rate Regimes for Stochastic Optimization" (2508.13639) describes a rate driven by the variation
  * of the gradients alone, from stochastic second-order methods.  Its formula was not available, and this is not its
- * algorithm: formula, mean and constants are ours, chosen among the candidates of benchmarks/family/regime.py.
+ * algorithm: formula, mean and constants are ours, chosen among the candidates of benchmarks/papers/regime.py.
  *
  * Where <g_{t-1}, d> is not positive the step went against its gradient, and the rate holds.  It knows no horizon, and
  * works against an annealed rate.  The logarithm of r has a long lower tail where <g, d> is mostly the agreement of old

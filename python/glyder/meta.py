@@ -18,10 +18,10 @@ class MetaLR(RuleLR):
        \gamma = \frac{\sqrt{L_0} \ln(L_0 C)}{4 C^{1/4}}
 
     L_0 is the first loss and C the number of classes. The net comes with the package: four units, trained once on
-    small networks that learn scikit-learn's digits by SGD (``benchmarks/family/meta_train.py``), where the released
+    small networks that learn scikit-learn's digits by SGD (``benchmarks/papers/meta_train.py``), where the released
     one has 50 and is trained anew in each run, on held-out data. The published net sees the loss itself; this one sees
     its ratio to the first, so that the unit of the loss plays no part. It anneals as the loss falls, and ends behind
-    the best constant rate on workloads that it was not trained on (``benchmarks/results/family/meta.md``); a loss that
+    the best constant rate on workloads that it was not trained on (``benchmarks/results/papers/meta.md``); a loss that
     rises above the first does not make it lower the rate.
 
     Args:

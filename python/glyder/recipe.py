@@ -17,7 +17,7 @@ FIRST_UPDATES = 20
 """Updates that are all measured, whatever ``every`` says: the early estimates need the most averaging."""
 
 SHORTEST = 20
-"""Updates of the shortest run that is measured in time to be of use; the league goes down to it."""
+"""Updates of the shortest run that is measured in time to be of use; the benchmarks go down to it."""
 
 TOO_SHORT = (
     "LocalOptimumLR(total_steps={}) leaves few updates to find a learning rate with, and fewer to use it: runs below "

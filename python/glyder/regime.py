@@ -27,7 +27,7 @@ class RegimeLR(GradientPairLR):
 
     It answers the description in "Explainable Learning Rate Regimes for Stochastic Optimization" (2508.13639), whose
     formula was not available, and is not that paper's algorithm: the formula, w and c are ours, chosen among candidates
-    by ``benchmarks/family/regime.py``. There it does as well as ``SecantLR(form="bb1")`` with its limit on growth,
+    by ``benchmarks/papers/regime.py``. There it does as well as ``SecantLR(form="bb1")`` with its limit on growth,
     better for SignSGD and worse for SGD. It works against an annealed rate: the schedule's factor is seen as a rate
     that is too small.
 

@@ -1,4 +1,4 @@
-"""A league whose answer is known: cells that are never built, and the lines that their runs would have left."""
+"""Results whose answer is known: tasks that are never built, and the lines that their runs would have left."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import Any
 
 import pytest
 
-from benchmarks.league.plan import compare
-from benchmarks.league.store import Store
-from benchmarks.league.train import FRESH_SEEDS, TUNING_SEEDS, Run, recipe
-from benchmarks.league.tuning import Study, peak
-from benchmarks.league.workload import Cell
+from benchmarks.harness.recipe import RECIPE
+from benchmarks.harness.run import EVALUATION_SEEDS, TUNING_SEEDS, Run
+from benchmarks.harness.store import Store
+from benchmarks.harness.tuning import Study, peak
+from benchmarks.studies.plan import compare
+from benchmarks.tasks.common.task import Task
 
 INITIAL = 2.3
 Model = Callable[[Run], float]
 """The loss that a run ends at; infinite if it diverges."""
 
 
-def cell(name: str, workload: str = "", steps: int = 100, **more: Any) -> Cell:
+def task(name: str, family: str = "", steps: int = 100, **more: Any) -> Task:
     centre = {"SGD": 0.0, "momentum": 0.0, "AdamW": -2.0}
     options = {"optimizers": ("SGD",)} | more
-    return Cell(name, workload or name, lambda seed: pytest.fail("a cell was built"), steps, centre, **options)
+    return Task(name, family or name, lambda seed: pytest.fail("a task was built"), steps, centre, **options)
 
 
 def score(loss: float, part: str) -> dict[str, float]:
@@ -32,10 +33,10 @@ def score(loss: float, part: str) -> dict[str, float]:
 
 
 def line(run: Run, loss: float, steps: int = 100, **more: Any) -> dict[str, Any]:
-    parts = ("train", "validation", "test") if run.seed in FRESH_SEEDS else ("train", "validation")
+    parts = ("train", "validation", "test") if run.seed in EVALUATION_SEEDS else ("train", "validation")
     return {
-        "key": run.key, "cell": run.cell, "optimizer": run.optimizer, "method": run.method, "seed": run.seed,
-        "options": run.options, "steps": steps, "recipe": recipe(), "environment": {"commit": "abc", "machine": "m"},
+        "key": run.key, "cell": run.task, "optimizer": run.optimizer, "method": run.method, "seed": run.seed,
+        "options": run.options, "steps": steps, "recipe": RECIPE, "environment": {"commit": "abc", "machine": "m"},
         **({p: score(loss, p) for p in parts} if math.isfinite(loss) else {}),
         "diverged": not math.isfinite(loss), "initial": INITIAL, "worst": INITIAL, "seconds": 1.0,
         **({"peak": 1.0} if run.method == "glyder" else {}), **more,
@@ -47,8 +48,8 @@ def half(run: Run) -> int:
 
 
 def valley(run: Run, bottom: int = 0) -> float:
-    """A parabola around 10^(bottom/2); warm-up changes nothing; seeds differ, the first of seeds A is their mean."""
-    effect = {**{s: s for s in FRESH_SEEDS}, **dict(zip(TUNING_SEEDS, (2, 3, 1), strict=True))}[run.seed]
+    """A parabola around 10^(bottom/2); warm-up changes nothing; seeds differ, the first tuning seed is their mean."""
+    effect = {**{s: s for s in EVALUATION_SEEDS}, **dict(zip(TUNING_SEEDS, (2, 3, 1), strict=True))}[run.seed]
     return 0.5 + 0.05 * (half(run) - bottom) ** 2 + 0.01 * effect
 
 
@@ -62,10 +63,10 @@ def play(study: Study, store: Store, model: Model, steps: int = 100) -> Any:
             return end.value
 
 
-def played(path: Path, cells: list[Cell], model: Model, optimizers: tuple[str, ...] = ("SGD",)) -> Store:
+def played(path: Path, tasks: list[Task], model: Model, optimizers: tuple[str, ...] = ("SGD",)) -> Store:
     """A store with all the lines that the comparison would have run."""
     store = Store(path)
-    for c, optimizer in itertools.product(cells, optimizers):
+    for c, optimizer in itertools.product(tasks, optimizers):
         play(compare(c, optimizer, store), store, model, c.steps)
     return store
 
@@ -74,7 +75,7 @@ def times(factor: float, bottom: int = 0) -> Model:
     """What is not tuned ends at ``factor`` times the loss of the best peak."""
 
     def model(run: Run) -> float:
-        best = Run(run.cell, run.optimizer, "tuned", run.seed, {"peak": peak(bottom)})
+        best = Run(run.task, run.optimizer, "tuned", run.seed, {"peak": peak(bottom)})
         return valley(run, bottom) if run.method == "tuned" else factor * valley(best, bottom)
 
     return model

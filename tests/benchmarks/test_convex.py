@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import glyder
-from benchmarks.family import classical, convex, convex_report
-from benchmarks.family.common import Trial
-from benchmarks.league import data
-from benchmarks.league.canvas import canvas
+from benchmarks.papers import classical, convex, convex_runs
+from benchmarks.papers.common import Trial
+from benchmarks.report.canvas import canvas
+from benchmarks.tasks.common import data
 
 
 def rows(count: int, seed: int, noise: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -28,11 +28,11 @@ def rows(count: int, seed: int, noise: float = 0.0) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture
-def problem(monkeypatch: pytest.MonkeyPatch) -> convex.Problem:
+def problem(monkeypatch: pytest.MonkeyPatch) -> convex_runs.Rows:
     """Labels that no vector separates."""
     train = rows(300, 1, noise=1.0)
-    made = convex.Problem({"train": train, "test": rows(50, 2)}, 2, convex.least(*train))
-    monkeypatch.setattr(convex, "problem", lambda name: made)
+    made = convex_runs.Rows({"train": train, "test": rows(50, 2)}, 2, convex_runs.least(*train))
+    monkeypatch.setattr(convex_runs, "rows_of", lambda name: made)
     return made
 
 
@@ -41,19 +41,19 @@ def test_kernel_is_the_formula_entry_by_entry() -> None:
     plain = [[math.exp(-sum((u - v) ** 2 for u, v in zip(p, q, strict=True)) / (2 * 0.7**2)) for q in b.tolist()]
              for p in a.tolist()]  # fmt: skip
     # 1e-12: the square of a difference as a sum of products, of numbers near 1.
-    np.testing.assert_allclose(convex.kernel(a, b, 0.7), plain, rtol=1e-12)
+    np.testing.assert_allclose(convex_runs.kernel(a, b, 0.7), plain, rtol=1e-12)
 
 
 def test_margin_has_the_logistic_loss() -> None:
     x, y = rows(20, 3)
-    model = convex.Margin(4)
+    model = convex_runs.Margin(4)
     expected = F.binary_cross_entropy_with_logits(model.linear(x)[:, 0], y.double())
     # 1e-14: rounding of a loss near 1.
     assert F.cross_entropy(model(x), y).item() == pytest.approx(expected.item(), abs=1e-14)
 
 
-def test_nothing_lies_below_the_least_loss(problem: convex.Problem) -> None:
-    model = convex.Margin(4)
+def test_nothing_lies_below_the_least_loss(problem: convex_runs.Rows) -> None:
+    model = convex_runs.Margin(4)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=200, line_search_fn="strong_wolfe")
     x, y = problem.parts["train"]
 
@@ -68,11 +68,11 @@ def test_nothing_lies_below_the_least_loss(problem: convex.Problem) -> None:
     assert closure().item() == pytest.approx(problem.least, abs=1e-6)
 
 
-@pytest.mark.parametrize("method", convex.METHODS)
-def test_a_run_of_each_method(problem: convex.Problem, method: str) -> None:
+@pytest.mark.parametrize("method", convex_runs.METHODS)
+def test_a_run_of_each_method(problem: convex_runs.Rows, method: str) -> None:
     short = pytest.warns(glyder.GlyderWarning, match="few updates") if "GlyderLR" in method else nullcontext()
     with short:  # six updates leave none to use a peak in
-        line = convex.train(Trial("convex", 1, {"data": "made", "method": method}))
+        line = convex_runs.train(Trial("convex", 1, {"data": "made", "method": method}))
     assert len(line["losses"]) == 3
     assert len(line["rates"]) == 2
     assert line["updates"] == 6
@@ -86,7 +86,7 @@ def test_a_run_of_each_method(problem: convex.Problem, method: str) -> None:
 
 
 @pytest.mark.parametrize("name", classical.PROBLEMS)
-def test_classical_problems_have_the_least_value_that_they_name(name: str) -> None:
+def test_least_values_of_the_classical_problems(name: str) -> None:
     made = classical.PROBLEMS[name]()
     x = made.start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS([x], max_iter=2000, max_eval=5000, tolerance_grad=1e-12, tolerance_change=0,
@@ -109,7 +109,7 @@ def line_of(rule: str, rate: float, monkeypatch: pytest.MonkeyPatch) -> dict[str
     return classical.descend(Trial("classical", 0, options))
 
 
-def test_gaps_of_a_constant_rate_are_those_of_the_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gaps_of_a_constant_rate_in_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     line = line_of(classical.CONSTANT, 1.5, monkeypatch)
     curvatures = np.logspace(-2, 0, 20)
     for spent, gap in line["curve"]:
@@ -141,35 +141,39 @@ def test_cost_is_counted_where_the_function_is_called(rule: str, monkeypatch: py
     assert line["gap"] < 1
 
 
-def test_factor_of_a_linear_run_and_of_one_that_ends_in_rounding() -> None:
+def test_factor_of_a_run_that_ends_in_rounding() -> None:
     curve = 0.5 ** np.arange(20.0)
     # 1e-12: a root of a quotient of powers of 2.
-    assert convex_report.factor(curve) == pytest.approx(0.5, rel=1e-12)
-    assert convex_report.factor(np.concatenate([0.25 ** np.arange(10.0), np.zeros(10)])) == pytest.approx(0.25)
+    assert convex.factor(curve) == pytest.approx(0.5, rel=1e-12)
+    assert convex.factor(np.concatenate([0.25 ** np.arange(10.0), np.zeros(10)])) == pytest.approx(0.25)
 
 
-def test_report(problem: convex.Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convex, "SEEDS", (1,))
+def test_report(problem: convex_runs.Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convex_runs, "SEEDS", (1,))
     for name, value in {"BUDGET": 30, "GRID": (0.01, 1.0), "STARTS": (0.1,)}.items():
         monkeypatch.setattr(classical, name, value)
-    monkeypatch.setattr(convex_report, "canvas", lambda *a: canvas(6, 4, *a[2:]))
-    lines = [convex_line(t) for t in convex.trials("ijcnn1")]
+    monkeypatch.setattr(convex, "canvas", lambda *a: canvas(6, 4, *a[2:]))
+    lines = [convex_line(t) for t in convex_runs.trials("ijcnn1")]
     exact = [{"options": t.options} | classical.descend(t) for t in classical.trials()]
-    convex_report.report({"ijcnn1": lines}, exact, tmp_path)
-    assert convex_report.chosen(exact, "quadratic, condition 1e2", classical.CONSTANT)[0]["options"]["rate"] == 1.0
+    convex.report({"ijcnn1": lines}, exact, tmp_path)
+    assert convex.chosen(exact, "quadratic, condition 1e2", classical.CONSTANT)[0]["options"]["rate"] == 1.0
     text = (tmp_path / "convex.md").read_text()
-    for name in (*convex.METHODS, *classical.PROBLEMS, *classical.RULES):
+    for name in (*convex_runs.METHODS, *classical.PROBLEMS, *classical.RULES):
         assert name in text
     assert (tmp_path / "convex.png").stat().st_size > 0
 
 
 def convex_line(trial: Trial) -> dict[str, Any]:
-    return {"options": trial.options, "seed": trial.seed} | convex.train(trial)
+    return {"options": trial.options, "seed": trial.seed} | convex_runs.train(trial)
 
 
-@pytest.mark.skipif(not data.present("mushrooms"), reason="needs mushrooms, in $GLYDER_DATA")
-def test_mushrooms_are_split_once_and_see_their_own_rows() -> None:
-    made = convex.mushrooms(rows=200, test=100)
+def test_mushrooms_see_their_own_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file as it is distributed: 0 and 1 in each column, labels of 1 and 2."""
+    draws = np.random.default_rng(0)
+    (tmp_path / "libsvm").mkdir()
+    np.savez(tmp_path / data.FILES["mushrooms"], x=draws.integers(0, 2, (400, 112)), y=draws.integers(1, 3, 400))
+    monkeypatch.setenv("GLYDER_DATA", str(tmp_path))
+    made = convex_runs.mushrooms(rows=200, test=100)
     k, y = made.parts["train"]
     assert k.shape == (200, 200)
     assert made.parts["test"][0].shape == (100, 200)

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import glyder
-from benchmarks.family import bound, logistic, subgrids
-from benchmarks.family.common import Trial
-from benchmarks.family.robustness import LOGISTIC_RATES, SCHEDULES, descend, factors
-from benchmarks.family.robustness_report import net_sweep, ordering
+from benchmarks.papers import bound, logistic, subgrids
+from benchmarks.papers.common import Trial
+from benchmarks.papers.robustness import net_sweep, ordering
+from benchmarks.papers.robustness_runs import LOGISTIC_RATES, SCHEDULES, descend, factors
 
 LOSSES = st.lists(st.floats(0.01, 100), min_size=1, max_size=12)
 
@@ -29,19 +29,19 @@ def brute_worst(losses: list[float], stride: int) -> float:
 
 
 @given(LOSSES, st.data())
-def test_worst_of_best_is_that_of_all_grids_written_out(losses: list[float], draw: st.DataObject) -> None:
+def test_worst_of_best_of_all_grids_written_out(losses: list[float], draw: st.DataObject) -> None:
     stride = draw.draw(st.integers(1, len(losses)))
     assert subgrids.worst_of_best(np.array(losses), stride) == brute_worst(losses, stride)
 
 
 @given(st.lists(st.lists(st.floats(0.01, 100), min_size=6, max_size=6), min_size=1, max_size=4))
-def test_curve_is_one_stride_after_the_other_for_each_row(rows: list[list[float]]) -> None:
+def test_curve_is_one_stride_after_the_other(rows: list[list[float]]) -> None:
     strides = range(1, 7)
     expected = [[brute_worst(row, s) for s in strides] for row in rows]
     np.testing.assert_array_equal(subgrids.curve(np.array(rows), strides), expected)
 
 
-def test_the_finest_grid_is_the_best_run_and_the_coarsest_the_worst() -> None:
+def test_the_finest_grid_is_best_the_coarsest_worst() -> None:
     losses = np.array([5.0, 2.0, 1.0, 3.0])
     assert subgrids.worst_of_best(losses, 1) == 1
     assert subgrids.worst_of_best(losses, 2) == 2
@@ -55,7 +55,7 @@ def test_a_stride_that_leaves_no_grid_is_an_error(stride: int) -> None:
 
 
 @given(LOSSES)
-def test_up_to_the_widest_stride_every_grid_surrounds_the_best(losses: list[float]) -> None:
+def test_up_to_the_widest_stride_grids_surround_best(losses: list[float]) -> None:
     best, widest = losses.index(min(losses)), subgrids.widest(np.array(losses))
 
     def surrounded(stride: int) -> bool:
@@ -66,14 +66,14 @@ def test_up_to_the_widest_stride_every_grid_surrounds_the_best(losses: list[floa
     assert not surrounded(widest + 1)
 
 
-def test_a_run_that_diverged_counts_as_the_loss_before_training() -> None:
+def test_a_diverged_run_counts_as_untrained() -> None:
     ended = np.array([[0.5, 3.0, math.nan, math.inf], [0.9, 1.5, -math.inf, 1.0]])
     np.testing.assert_array_equal(
         subgrids.counted(ended, np.array([[1.0], [2.0]])), [[0.5, 1, 1, 1], [0.9, 1.5, -math.inf, 1.0]]
     )
 
 
-def test_overestimate_follows_the_best_rate_of_each_row() -> None:
+def test_overestimate_follows_the_best_of_each_row() -> None:
     losses = np.array([[4.0, 2.0, 6.0, 8.0], [9.0, 8.0, 4.0, 5.0]])
     np.testing.assert_array_equal(subgrids.overestimate(losses, range(3)), [[1, 3, 4], [1, 1.25, math.nan]])
 
@@ -167,7 +167,7 @@ def test_descent_is_sgd_one_run_at_a_time(radius: float) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_gaps_are_those_of_torch_under_the_same_schedule(name: str) -> None:
+def test_gaps_are_those_of_torch(name: str) -> None:
     steps, seed, place = 40, 2, 30
     line = descend(Trial("logistic", seed, {"steps": steps, "ball": None}))
     problem = logistic.made(seed)

@@ -1,1 +1,0 @@
-"""Experiments of the papers behind the rules and schedules, repeated at a scale of minutes."""
