@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from glyder import _core
-from glyder.segments import pack
+from glyder.vectors.segments import pack
 
 CASES = {
     "62 tensors, 11 M": [11_000_000 // 62] * 62,

@@ -1,6 +1,6 @@
 """Whether glyder still computes the same, to the bit: digests of standard runs of every public scheduler.
 
-    python -m benchmarks.bits            compare with benchmarks/results/bits.json; exit status 1 where something differs
+    python -m benchmarks.bits            compare with benchmarks/results/bits.json; exit status 1 where they differ
     python -m benchmarks.bits --write    write that file anew
 
 Each run is a small net on the CPU in one thread, of 60 steps. Digests are of the rates that its steps were made with

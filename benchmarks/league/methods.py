@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import glyder
 from benchmarks.league import optimizers
 from benchmarks.league.workload import Cell, Task
-from glyder.options import window
+from glyder._checks import window
 
 
 def check(name: str, beside: tuple[str, ...], recipes: Collection[str], optimizer: str, recipe: str) -> None:

@@ -62,7 +62,9 @@ def ours(method: str) -> bool:
 @functools.cache
 def recipe() -> str:
     """A short hash of the code that decides what GlyderLR does; its comments and docstrings play no part."""
-    code = [bare(path.read_text(encoding="utf-8")) for path in reached(Path(glyder.__file__).parent, "glyder_lr")]
+    code = [
+        bare(path.read_text(encoding="utf-8")) for path in reached(Path(glyder.__file__).parent, "schedulers.glyder")
+    ]
     names = sorted({"schedule", *re.findall(r"Rule\(['\"](\w+)['\"]", "".join(code))})
     folder = Path(__file__).parents[2] / "csrc"
     rules = [folder / "gl_tensorwise.c", folder / "rules" / "peak.h", *(folder / "rules" / f"{n}.c" for n in names)]
@@ -76,7 +78,7 @@ def reached(package: Path, module: str) -> list[Path]:
     queue = [module]
     while queue:
         name = queue.pop()
-        path = package / f"{name}.py"
+        path = package / f"{name.replace('.', '/')}.py"
         if name in found or not path.exists():
             continue
         found[name] = path

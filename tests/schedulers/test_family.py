@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import glyder
-from glyder.rule_lr import RuleLR
+from glyder.rules.rule_lr import RuleLR
 
 from .family import FAMILY, MAKERS, Member, optimizers_of
 from .problems import backward, mlp, same, weights

@@ -14,7 +14,7 @@ from torch import nn
 
 import glyder
 from glyder import _core
-from glyder.blocks import Gram, joint_rates
+from glyder.probe.group_rates import Gram, joint_rates
 
 from .problems import mlp, same, train, weights
 from .small import BOTH, SEARCHED

@@ -135,7 +135,7 @@ def test_very_short_runs(total: int, kind: Any, make: Any) -> None:
 
 
 def test_energy_of_long_runs_is_sampled_well() -> None:
-    from glyder.annealing import energy
+    from glyder.engine.schedule import energy
 
     # The mean squares of a cosine's and of a straight line's factors; strided sums leave 1/POINTS of them.
     for horizon in (1_000, 100_000, 10_000_001):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import glyder
-from glyder.support import bearable_rate
+from glyder.optimizers.properties import bearable_rate
 
 from .problems import Recorder, backward, mlp, same, train, weights
 

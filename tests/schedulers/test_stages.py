@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import glyder
-from glyder.displacement import Ages, by_group
-from glyder.support import gathered, repeated, young
+from glyder.optimizers.displacement import Ages, by_group
+from glyder.optimizers.properties import gathered, repeated, young
 
 from .problems import mlp, same, train, weights
 
@@ -401,7 +401,7 @@ def test_ages_of_groups_that_come_later_or_with_buffers() -> None:
     optimizer.add_param_group({"params": [b]})
     ages.note(5)
     assert ages.begun == [[0, 5]]
-    first, second = glyder.base.Place(0, 0, 0), glyder.base.Place(0, 1, 0)
+    first, second = glyder.engine.scheduler.Place(0, 0, 0), glyder.engine.scheduler.Place(0, 1, 0)
     assert by_group([first, second]) == {(0, 0): [0], (0, 1): [1]}
     assert ages.youngest([second], 6) == young(optimizer, optimizer.param_groups[1], 1)
     assert ages.youngest([first], 6) == young(optimizer, optimizer.param_groups[0], 6)

@@ -13,7 +13,7 @@ from torch import nn
 
 import glyder
 from glyder import _core
-from glyder.tensors import tensor_rates
+from glyder.probe.tensor_rates import tensor_rates
 
 from .problems import batch, mlp, slope_and_curvature, train, weights
 
