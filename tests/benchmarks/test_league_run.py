@@ -239,7 +239,9 @@ def test_a_recipe_is_the_code_and_not_what_is_said_of_it(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(Path, "read_text", noted)
     train.recipe.__wrapped__()
-    assert {"search.py", "edge.py", "peak.c", "edge.c", "peak.h", "gl_tensorwise.c", "schedule.c"} <= set(read)
+    assert {"cosine_search.py", "edge_search.py", "peak.c", "edge.c", "peak.h", "gl_tensorwise.c", "schedule.c"} <= set(
+        read
+    )
     assert not {"local_optimum.py", "polyak.py", "polyak.c"} & set(read)
 
 

@@ -147,7 +147,7 @@ def test_words() -> None:
     text = scheduler.explain()
     usable = int(np.isfinite(scheduler.history["curvature"]).sum())
     assert f"20 updates made, {usable} of {len(scheduler.history)} measurements usable." in text
-    assert f"Base learning rate {scheduler._base:.3g}" in text
+    assert f"Base learning rate {scheduler.base_lr:.3g}" in text
     assert f"now {scheduler.get_last_lr()[0]:.3g}" in text
 
 

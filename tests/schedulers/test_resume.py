@@ -192,9 +192,9 @@ def test_other_options_and_another_horizon_are_told(make: Any) -> None:
     text = "\n".join(str(w.message) for w in said)
     assert all(words in text for words in named)
     assert "total_steps=60 is not that of the saved run, 30" in text
-    assert second.horizon == 30
+    assert second.total_steps == 30
     second.extend(60)
-    assert second.horizon == 60
+    assert second.total_steps == 60
 
 
 @pytest.mark.parametrize("stop", [4, 20])
@@ -358,11 +358,11 @@ def test_a_peak_that_is_given_to_a_resumed_run_acts(optimizer: Any, stop: int) -
 
 
 def _refused(first: Any, second: Any, state: dict[str, Any], says: str) -> None:
-    before = second.state_dict(), second._search, second.warmup, second.optimizer.param_groups[0]["lr"]
+    before = second.state_dict(), second.search.now, second.warmup, second.optimizer.param_groups[0]["lr"]
     with pytest.raises(ValueError, match=says):
         second.load_state_dict(state)
     assert same(second.state_dict(), before[0])
-    assert (second._search, second.warmup, second.optimizer.param_groups[0]["lr"]) == before[1:]
+    assert (second.search.now, second.warmup, second.optimizer.param_groups[0]["lr"]) == before[1:]
 
 
 @pytest.mark.parametrize(("saved", "loaded"), [("SGD", "AdamW"), ("AdamW", "SGD")])

@@ -135,14 +135,14 @@ def test_very_short_runs(total: int, kind: Any, make: Any) -> None:
 
 
 def test_energy_of_long_runs_is_sampled_well() -> None:
-    from glyder.engine.schedule import energy
+    from glyder.engine.schedule import sum_of_squares
 
     # The mean squares of a cosine's and of a straight line's factors; strided sums leave 1/POINTS of them.
-    for horizon in (1_000, 100_000, 10_000_001):
-        assert energy("cosine", horizon, 0, {}) == pytest.approx(0.375 * horizon, rel=2e-3)
-        assert energy("linear", horizon, 0, {}) == pytest.approx(horizon / 3, rel=2e-3)
-    assert energy("constant", 12_345, 0, {}) == pytest.approx(12_345, rel=1e-12)
-    assert energy("rsqrt", None, 100, {}) == pytest.approx(100 / 3 + 100 * math.log(10), rel=1e-2)
+    for total in (1_000, 100_000, 10_000_001):
+        assert sum_of_squares("cosine", total, 0) == pytest.approx(0.375 * total, rel=2e-3)
+        assert sum_of_squares("linear", total, 0) == pytest.approx(total / 3, rel=2e-3)
+    assert sum_of_squares("constant", 12_345, 0) == pytest.approx(12_345, rel=1e-12)
+    assert sum_of_squares("rsqrt", None, 100) == pytest.approx(100 / 3 + 100 * math.log(10), rel=1e-2)
 
 
 def _base(change: Any = None, loss: float = 1.0, pieces: int = 1, **options: Any) -> float:

@@ -12,6 +12,7 @@ import torch
 
 import glyder
 from glyder.optimizers.displacement import Ages, by_group
+from glyder.optimizers.parameter_ref import ParameterRef
 from glyder.optimizers.properties import gathered, repeated, young
 
 from .problems import mlp, same, train, weights
@@ -232,7 +233,7 @@ def test_the_end_of_the_window_releases_the_brake() -> None:
         factors = []
         for t in range(UPDATES):
             train(model, optimizer, range(t, t + 1), explode)
-            factors.append(scheduler._rules["brake"].state["factor"])
+            factors.append(scheduler.state_dict()["stages"]["brake"]["factor"])
         return factors, scheduler.reasons.get("released", 0)
 
     early, released = factor_after(range(10, 14))
@@ -327,10 +328,11 @@ def test_momentum_is_read_at_every_update() -> None:
 def test_the_brake_holds_before_there_is_a_base_rate() -> None:
     model, optimizer, scheduler = _make(anneal=None)
     train(model, optimizer, 3)
-    scheduler._base = None
-    brake = scheduler._rules["brake"]
-    brake.load({**brake.state, "factor": 0.25})
-    assert scheduler._next_rate() == 0.25 * scheduler._rate > 0
+    state = scheduler.state_dict()
+    state["base_lr"], state["stages"]["brake"]["factor"] = None, 0.25
+    scheduler.load_state_dict(state)
+    train(model, optimizer, range(3, 4))
+    assert scheduler.get_last_lr()[0] == 0.25 * state["rate"] > 0
 
 
 def test_one_odd_batch_does_not_brake() -> None:
@@ -401,7 +403,7 @@ def test_ages_of_groups_that_come_later_or_with_buffers() -> None:
     optimizer.add_param_group({"params": [b]})
     ages.note(5)
     assert ages.begun == [[0, 5]]
-    first, second = glyder.engine.scheduler.Place(0, 0, 0), glyder.engine.scheduler.Place(0, 1, 0)
+    first, second = ParameterRef(0, 0, 0), ParameterRef(0, 1, 0)
     assert by_group([first, second]) == {(0, 0): [0], (0, 1): [1]}
     assert ages.youngest([second], 6) == young(optimizer, optimizer.param_groups[1], 1)
     assert ages.youngest([first], 6) == young(optimizer, optimizer.param_groups[0], 6)

@@ -168,12 +168,11 @@ class AutoSGDLR(RuleLR):
 
     def _end(self) -> None:
         super()._end()
-        base, bounds = self._block(None).base, self._bounds.config
-        down = max(self._config["down"], bounds["min_lr"] / base)
-        up = min(self._config["up"], bounds["max_lr"] / base)
+        base, (low, top) = self._block(None).base, self._stages.bounds
+        down, up = max(self._config["down"], low / base), min(self._config["up"], top / base)
         for name, factor in (("slow", down), ("fast", up)):
             for (place, x), g in zip(self._kept[name].items(), self._gradients[name], strict=True):
-                rate = float(self.optimizers[place.optimizer].param_groups[place.group]["lr"])
+                rate = self.rates.of(place.optimizer, place.group)
                 x.add_(g, alpha=-factor * rate)
         self._gradients = {}
 

@@ -1,13 +1,16 @@
-"""Which saved states a scheduler takes."""
+"""Which saved states a scheduler takes, and rules of the C core in states and copies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copyreg
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch.optim import Optimizer
 
-STATE_VERSION = 5
+from glyder import _core
+
+STATE_VERSION = 6
 
 
 def check_state(saved: dict[str, Any], of: str, keys: Iterable[str], optimizers: Sequence[Optimizer]) -> None:
@@ -17,7 +20,7 @@ def check_state(saved: dict[str, Any], of: str, keys: Iterable[str], optimizers:
             f"load_state_dict: this state has version {saved.get('version')!r}, and this glyder reads version "
             f"{STATE_VERSION}: finish the run with the release that saved it"
         )
-    found = saved.get("scheduler", saved.get("rule"))
+    found = saved.get("scheduler")
     if found != of:
         raise ValueError(
             f"load_state_dict: this state is of {found!r}, and this scheduler is {of!r}: load it into a scheduler "
@@ -29,3 +32,21 @@ def check_state(saved: dict[str, Any], of: str, keys: Iterable[str], optimizers:
     groups, here = [len(r) for r in saved["ratios"]], [len(o.param_groups) for o in optimizers]
     if groups != here:
         raise ValueError(f"the state is of optimizers with {groups} parameter groups, these have {here}")
+
+
+def loaded(rules: Mapping[str, _core.Rule], states: Mapping[str, dict[str, float]]) -> dict[str, _core.Rule]:
+    """Rules of the same kinds and configs, in these states; those that are given stay as they are."""
+    new = {name: _core.Rule(rule.name, **rule.config) for name, rule in rules.items()}
+    for name, rule in new.items():
+        rule.load(states[name])
+    return new
+
+
+copyreg.pickle(_core.Rule, lambda rule: (_rule, (rule.name, rule.config, rule.state)))
+
+
+def _rule(name: str, config: dict[str, float], state: dict[str, float]) -> _core.Rule:
+    """A rule as it was, for copies and pickles of schedulers."""
+    rule = _core.Rule(name, **config)
+    rule.load(state)
+    return rule

@@ -72,7 +72,7 @@ def by_parameter(optimizers: Sequence[Optimizer], saved: Sequence[Sequence[Any]]
     return known
 
 
-class Search:
+class CosineSearch:
     """Looks for the peak of a schedule while the rate rises, and is thrown away once it is found.
 
     Holds one copy of the parameters, from an update to the next: before the step what they were, after it what the
@@ -153,14 +153,14 @@ class Search:
         self.forget()
         return True
 
-    def look(self, rate: float, found: Found, gg: float, energy: float, top: float = math.inf) -> tuple[float, str]:
+    def look(self, rate: float, found: Found, gg: float, squares: float, top: float = math.inf) -> tuple[float, str]:
         """With the gradients of the next update: its rate, and the reason.
 
         Args:
             rate: the search's own rate for the update before.
             found: what the update to come will move.
             gg: squared length of its gradients.
-            energy: sum of the squared schedule factors over the run.
+            squares: sum of the squared schedule factors over the run.
             top: the highest rate there is, which does not end this search.
         """
         self.row = {}
@@ -191,7 +191,7 @@ class Search:
         self.asleep = {p for (p, *_), square in zip(matrices, gg_each, strict=True) if square == 0}
         if longer:
             self.rule = _core.Rule("peak", **self.rule.config)
-        seen = {"cosine": cosine, "relative": ratio / self.lr**2, "lr": rate, "energy": energy}
+        seen = {"cosine": cosine, "relative": ratio / self.lr**2, "lr": rate, "energy": squares}
         new, action, reason = self.rule.update(**seen)
         peak = self.rule.state["peak"] or math.nan
         self.row = {"cosine": cosine, "relative": math.sqrt(seen["relative"]), "peak": peak}

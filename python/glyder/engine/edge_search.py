@@ -82,14 +82,14 @@ class EdgeSearch:
     def forget(self) -> None:
         """An update was begun and not made."""
 
-    def look(self, rate: float, found: Found, gg: float, energy: float, top: float = math.inf) -> tuple[float, str]:
+    def look(self, rate: float, found: Found, gg: float, squares: float, top: float = math.inf) -> tuple[float, str]:
         """With the gradients of the next update: its rate, and the reason.
 
         Args:
             rate: the search's own rate for the update before.
             found: what the update to come will move.
             gg: squared length of its gradients.
-            energy: sum of the squared schedule factors over the run.
+            squares: sum of the squared schedule factors over the run.
             top: the highest rate there is: where gradients bear it, the search is over.
         """
         self.row = {}
@@ -101,7 +101,7 @@ class EdgeSearch:
         xx = math.fsum(xx for p, xx in self.lengths.items() if p in present)
         xx = xx if xx > 0 else float(sum(p.numel() for _, p in found))  # as in start.c
         relative, _ = _core.sum_of_ratios([self.reach], [xx])
-        new, action, reason = self.rule.update(gg=gg, relative=relative, lr=rate, energy=energy)
+        new, action, reason = self.rule.update(gg=gg, relative=relative, lr=rate, energy=squares)
         if reason == "rising" and rate >= top and self.rule.state["count"] > self.rule.config["earliest"]:
             new, reason = min(top, self._highest()), "no_edge"
         peak = new if reason in ("found", "no_edge") else math.nan

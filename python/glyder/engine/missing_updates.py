@@ -10,7 +10,7 @@ PATIENCE = 50
 """Calls of ``step()`` without an update: more than gradients are gathered over, or a GradScaler leaves out in a row."""
 
 
-class Unseen:
+class MissingUpdates:
     """Counts the calls since the last update.
 
     Attributes:

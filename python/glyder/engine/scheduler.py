@@ -1,4 +1,4 @@
-"""What every scheduler of glyder shares: torch's contract, the optimizer's hooks, the only writer of rates.
+"""What every scheduler of glyder shares: torch's contract, the optimizer's hooks, the record of a run, checkpoints.
 
 The schedulers act from the optimizer's step hooks, never from a patched ``step``. An *update* is one step of every
 optimizer given, with gradients. Before it, with the gradients there, :meth:`_begin` decides the rate; after it,
@@ -10,19 +10,26 @@ The hooks hold the scheduler, so that it lives as long as the optimizer, also wh
 
 from __future__ import annotations
 
+import copy
+import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from glyder.engine.checkpoint import check_state
+from glyder import _checks as checks
+from glyder.engine.checkpoint import STATE_VERSION, check_state
+from glyder.engine.history import History
 from glyder.engine.hooks import PostHook, PreHook
-from glyder.engine.missing_updates import Unseen
-from glyder.optimizers.groups import check_apart, check_ratios, fits, reference_of, split, starting_rates, take_in
+from glyder.engine.missing_updates import MissingUpdates
+from glyder.engine.rates import Rates
+from glyder.engine.schedule import Schedule
 from glyder.optimizers.nested_steps import within_another
 from glyder.optimizers.parameter_ref import ParameterRef
 from glyder.optimizers.properties import acts_late, check_optimizer
@@ -33,6 +40,10 @@ class GlyderWarning(UserWarning):
     """Something that the user should know; said once per scheduler."""
 
 
+_KEYS = ("updates", "skipped", "total_steps", "config", "said", "reasons", "history")
+"""Of the states of all schedulers, beside what they are of, and what :class:`Rates` has in them."""
+
+
 class Scheduler(LRScheduler):
     """Base of the schedulers that set the rate by themselves. Subclasses define ``_begin`` and ``_end``.
 
@@ -41,36 +52,35 @@ class Scheduler(LRScheduler):
     subclass's constructor, so that one that failed leaves no trace.
     """
 
-    def __init__(self, optimizer: Optimizer | Sequence[Optimizer], *, observe_only: bool = False) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer | Sequence[Optimizer],
+        schedule: Schedule,
+        history: History,
+        *,
+        observe_only: bool = False,
+    ) -> None:
+        name = type(self).__name__
         optimizers: list[Any] = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
         if not optimizers:
-            raise ValueError(f"{type(self).__name__}(optimizer=...) needs at least one optimizer, got an empty list")
+            raise ValueError(f"{name}(optimizer=...) needs at least one optimizer, got an empty list")
         for o in optimizers:
-            check_optimizer(o, type(self).__name__, observe_only)
-        if not observe_only:
-            check_apart(optimizers, type(self).__name__)
+            check_optimizer(o, name, observe_only)
         self.optimizers: list[Optimizer] = optimizers
         self.optimizer = optimizers[0]
         self.observe_only = observe_only
-        rates = starting_rates(optimizers, type(self).__name__, observe_only)
-        self._reference = reference_of(rates)
-        self._ratios = [[rate / self._reference for rate in of] for of in rates]
-        if not observe_only:
-            check_ratios(self._ratios, rates, self._reference)
+        self.schedule = schedule
+        self._said: set[str] = set()
+        self.rates = Rates(optimizers, name, observe_only, self._say)
+        self.base_lrs = self.rates.starting
         self.skipped = 0
         self._count(0)
-        self._said: set[str] = set()
+        self._reasons: Counter[str] = Counter()
+        self._history = history
         self._stepped: set[int] = set()
         self._open = self._nested = self._moves = False
         self._hidden: dict[int, list[tuple[Tensor, Tensor]]] = {}
-        self._unseen = Unseen(optimizers)
-        self._acting = 0.0
-        self._written: list[float | None] = []
-        self._written_ratios: list[list[float]] = [[] for _ in optimizers]
-        self._last_lr = self._no_rates()
-        self.base_lrs = [
-            group.get("initial_lr", rate) for group, rate in zip(self._groups(), self._rates(), strict=True)
-        ]
+        self._missing = MissingUpdates(optimizers)
         self._handles: list[Any] = []
         for o, other in self._others() if not observe_only else ():
             self._say(
@@ -87,15 +97,15 @@ class Scheduler(LRScheduler):
         """Sets no rate: that was done in the update itself. Says so where calls come and no updates."""
         if not self._handles:
             return
-        message = self._unseen.call(type(self).__name__, self.updates)
+        message = self._missing.call(type(self).__name__, self.updates)
         if message is not None:
             self._say("unseen", message)
-        if self._unseen.calls > 1:
+        if self._missing.calls > 1:
             self._guarded(self._left_out)
 
     def get_last_lr(self) -> list[float | Tensor]:
         """The rates that the latest update was made with, one per group, 0 before the first; tensors are copies."""
-        return [rate.clone() if isinstance(rate, Tensor) else rate for rate in self._last_lr]
+        return [rate.clone() if isinstance(rate, Tensor) else rate for rate in self.rates.last]
 
     def get_lr(self) -> list[float | Tensor]:
         """The same as :meth:`get_last_lr`."""
@@ -125,6 +135,46 @@ class Scheduler(LRScheduler):
     def _count(self, updates: int) -> None:
         self._updates = self.last_epoch = updates  # frameworks read and even write the names that torch uses
         self._step_count = updates + 1
+
+    # ---- what the user sees
+
+    @property
+    def total_steps(self) -> float:
+        """Updates of the whole run; infinite where it has no end."""
+        return math.inf if self.schedule.total_steps is None else self.schedule.total_steps
+
+    @property
+    def anneal(self) -> str:
+        """Name of the schedule."""
+        return self.schedule.name
+
+    @property
+    def warmup(self) -> int:
+        """Updates of the warm-up, or of the search."""
+        return self.schedule.warmup
+
+    def extend(self, total_steps: int) -> None:
+        """Change the number of updates of the run, from the next update on. What was found stays: call it early."""
+        self.schedule.total_steps = checks.whole(f"{type(self).__name__}.extend", "total_steps", total_steps, 1)
+        self._said.discard("over")
+
+    @property
+    def history(self) -> np.ndarray:
+        """What was seen and decided: a structured array, its columns ``glyder.SEARCHED`` of GlyderLR, ``glyder.FIELDS``
+        of LocalOptimumLR, and of a rule what it is shown and the base rate after it, a row for each block."""
+        return self._history.array()
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """How often each reason was given for what was decided."""
+        return {reason: count for reason, count in self._reasons.items() if count}
+
+    def _factor(self, warmup: int | None = None) -> float:
+        """The schedule's factor of this update, behind another warm-up where one is given; its end is said."""
+        factor = self.schedule.factor(self.updates, warmup)
+        if factor == 0:
+            self._say_over()
+        return factor
 
     # ---- for subclasses
 
@@ -160,18 +210,12 @@ class Scheduler(LRScheduler):
             self._said.add(key)
             warnings.warn(message, GlyderWarning, stacklevel=level)
 
-    def _say_over(self, horizon: int | None) -> None:
+    def _say_over(self) -> None:
         self._say(
             "over",
-            f"total_steps={horizon} updates are done and the learning rate is at its end: training goes on without "
-            "effect; give the right total_steps, or call extend(total_steps)",
+            f"total_steps={self.schedule.total_steps} updates are done and the learning rate is at its end: training "
+            "goes on without effect; give the right total_steps, or call extend(total_steps)",
         )
-
-    def _check_state(self, saved: dict[str, Any], of: str, keys: Iterable[str] = ("ratios",)) -> None:
-        check_state(saved, of, keys, self.optimizers)
-
-    def _groups(self) -> Iterator[dict[str, Any]]:
-        return (group for o in self.optimizers for group in o.param_groups)
 
     def _with_gradients(self) -> Iterator[tuple[ParameterRef, Tensor]]:
         """Parameters that the update will move: a gradient, and a group whose rate is not 0."""
@@ -179,7 +223,7 @@ class Scheduler(LRScheduler):
 
     def _grads(self) -> Iterator[Tensor]:
         """The gradients of :meth:`_with_gradients`, in its order."""
-        for ratios, optimizer in zip(self._ratios, self.optimizers, strict=True):
+        for ratios, optimizer in zip(self.rates.ratios, self.optimizers, strict=True):
             for ratio, group in zip(ratios, optimizer.param_groups, strict=False):  # a group may have been taken away
                 if ratio or self.observe_only:
                     yield from (p.grad for p in group["params"] if p.grad is not None)
@@ -188,7 +232,7 @@ class Scheduler(LRScheduler):
         """Parameters of the groups whose rate is not 0."""
         for o, optimizer in enumerate(self.optimizers):
             for g, group in enumerate(optimizer.param_groups):
-                if self._ratios[o][g] == 0 and not self.observe_only:
+                if self.rates.ratios[o][g] == 0 and not self.observe_only:
                     continue
                 for i, p in enumerate(group["params"]):
                     yield ParameterRef(o, g, i), p
@@ -202,86 +246,95 @@ class Scheduler(LRScheduler):
         scales = (getattr(o, "grad_scale", None) for o in self.optimizers)
         return next((float(s) for s in scales if s is not None), 1.0)
 
-    def _applied(self) -> float:
-        """The reference rate as the optimizer will read it (a tensor rate may have rounded it)."""
-        for ratios, optimizer in zip(self._ratios, self.optimizers, strict=True):
-            for ratio, group in zip(ratios, optimizer.param_groups, strict=False):
-                rate = float(group["lr"])
-                if self.observe_only and rate > 0:
-                    return rate
-                if ratio > 0 and not self.observe_only:
-                    return rate / ratio
-        return 0.0
-
-    def _rates(self) -> list[float | Tensor]:
-        rates = (group["lr"] for group in self._groups())
-        return [rate.clone() if isinstance(rate, Tensor) else rate for rate in rates]
-
-    def _no_rates(self) -> list[float | Tensor]:
-        """The rates before the first update: none yet, but for what is only observed, which has its owner's."""
-        return self._rates() if self.observe_only else [rate * 0 for rate in self._rates()]
-
-    # ---- rates
-
     def _take_in_groups(self) -> None:
         """Groups that were added to an optimizer, and those at rest that were given a rate."""
-        new = take_in(self.optimizers, self._ratios, self._reference, freed=not self.observe_only)
-        if not new:
-            return
-        self._written = []  # of other places, or of a rate that was the user's to change
-        for o, g in new:
-            if g < len(self._written_ratios[o]):
-                self._written_ratios[o][g] = self._ratios[o][g]
-        if not self.observe_only:
-            self._own_rates()
-            for o, g in new:  # a scheduler after this one begins where this one would have begun
-                self.optimizers[o].param_groups[g]["initial_lr"] = self._reference * self._ratios[o][g]
-        self.base_lrs = [group.get("initial_lr", float(group["lr"])) for group in self._groups()]
+        new = self.rates.take_in_groups()
+        self.base_lrs = self.rates.starting
         for key in new:
             self._joined(key)
+
+    def _split_groups(self) -> None:
+        """A group for each parameter."""
+        self.rates.split_groups()
+        self.base_lrs = self.rates.starting
 
     def _joined(self, key: tuple[int, int]) -> None:
         """A group, by optimizer and index, has been given a ratio on the way."""
 
-    def _split_groups(self) -> None:
-        """A group for each parameter, in place; rates, options and ratios stay what they are."""
-        split(self.optimizers, self._ratios, type(self).__name__)
-        self._written_ratios = [[] for _ in self.optimizers]
-        self._last_lr = self._no_rates()
-        self.base_lrs = [float(rate) for rate in self._rates()]
+    # ---- checkpoints
 
-    def _write_again(self, rate: float) -> None:
-        """After loading, what was written last: a measurement since may have changed the ratios."""
-        self._written, self._last_lr = [], self._no_rates()
-        if self.observe_only or not self.updates:
-            return
-        old = [w + r[len(w) :] for w, r in zip(self._written_ratios, self._ratios, strict=True)]
-        self._ratios, now = old, self._ratios
-        self._write(rate)
-        self._ratios, self._last_lr = now, self._rates()
-        self._written = []  # an optimizer that is loaded after this has what its owner gave a group since
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs to go on to the same bits: plain values and tensors."""
+        self._take_in_groups()
+        return {
+            "version": STATE_VERSION,
+            "scheduler": self._kind(),
+            "updates": self.updates,
+            "skipped": self.skipped,
+            "total_steps": self.schedule.total_steps,
+            "config": self._options(),
+            "said": sorted(self._said),
+            "reasons": dict(self._reasons),
+            "history": self._history.state(),
+            **self.rates.state(),
+            **self._state(),
+        }
 
-    def _write(self, rate: float) -> None:
-        """The only place where a learning rate is written."""
-        groups = list(self._groups())
-        values = [rate * ratio for ratios in self._ratios for ratio in ratios]
-        if not all(fits(value, group["lr"]) for value, group in zip(values, groups, strict=True)):
-            self._say("overflow", f"a learning rate would overflow ({max(values)}): all stay as they were (said once)")
-            return
-        now = [group["lr"] for group in groups]
-        if any(w is not None and w != lr for w, lr in zip(self._written, now, strict=False)):
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken; model, optimizer and scheduler may be loaded in any order.
+
+        Options given to the constructor stay, but for ``total_steps``, which is the state's; a difference is said
+        once. The state is copied, not kept. One that is refused, with a ValueError, changes nothing.
+        """
+        saved = copy.deepcopy(state_dict)
+        check_state(saved, self._kind(), (*_KEYS, *self.rates.state(), *self._state()), self.optimizers)
+        self._check(saved)
+        self._tell_differences(saved)
+        self._load(saved)
+        self.skipped, self.schedule.total_steps = saved["skipped"], saved["total_steps"]
+        self._count(saved["updates"])
+        self._said = set(saved["said"])
+        self._reasons.clear()  # stages hold it
+        self._reasons.update(saved["reasons"])
+        self._history.load(saved["history"])
+        self.rates.load(saved, self.updates)
+        self._loaded()
+
+    def _kind(self) -> str:
+        """Whose states it takes."""
+        return type(self).__name__
+
+    def _options(self) -> dict[str, Any]:
+        """Options that change the run: one that is resumed is told where they differ."""
+        return self.schedule.config
+
+    def _state(self) -> dict[str, Any]:
+        """What a subclass has to save besides."""
+        raise NotImplementedError
+
+    def _check(self, saved: dict[str, Any]) -> None:
+        """Refuse a state that :meth:`_load` cannot take."""
+
+    def _load(self, saved: dict[str, Any]) -> None:
+        """Inverse of :meth:`_state`."""
+        raise NotImplementedError
+
+    def _loaded(self) -> None:
+        """After all of a state was loaded."""
+
+    def _tell_differences(self, saved: dict[str, Any]) -> None:
+        theirs, total = saved["config"], self.schedule.total_steps
+        ours = {name: value for name, value in self._options().items() if theirs.get(name) != value}
+        differing = [f"{name}={value!r} (saved with {theirs.get(name)!r})" for name, value in ours.items()]
+        if differing:
+            found = ", ".join(differing)
+            self._say("options", f"the run goes on with other options than it was saved with: {found}")
+        if total not in (None, saved["total_steps"]):
             self._say(
-                "foreign",
-                f"something else changed the learning rate between two updates; {type(self).__name__} sets it by "
-                "itself and overrides that: remove the other scheduler, or close() this one (said once)",
+                "total_steps",
+                f"total_steps={total} is not that of the saved run, {saved['total_steps']}, which it goes on with: "
+                "call extend(total_steps) after loading to change it",
             )
-        for value, group in zip(values, groups, strict=True):
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(value)
-            else:
-                group["lr"] = value
-        self._written = [None if isinstance(group["lr"], Tensor) else group["lr"] for group in groups]
-        self._written_ratios = [list(ratios) for ratios in self._ratios]
 
     # ---- hooks
 
@@ -289,7 +342,7 @@ class Scheduler(LRScheduler):
         if not self.observe_only:
             for _, other in self._others():  # one sets the rates: the newest, as the others may be out of reach
                 other.close()
-            self._own_rates()
+            self.rates.own()
         for o, optimizer in enumerate(self.optimizers):
             self._handles.append(optimizer.register_step_pre_hook(PreHook(self, o, self._before_step)))
             self._handles.append(optimizer.register_step_post_hook(PostHook(o, self._after_step)))
@@ -300,17 +353,6 @@ class Scheduler(LRScheduler):
         found = {id(h.owner): (o, h.owner) for o, h in hooks if isinstance(h, PreHook)}
         return [(o, other) for o, other in found.values() if not other.observe_only and other is not self]
 
-    def _own_rates(self) -> None:
-        """``initial_lr`` as torch's schedulers leave it; a tensor rate that groups share becomes one for each."""
-        seen: set[int] = set()
-        for group in self._groups():
-            rate = group["lr"]
-            group.setdefault("initial_lr", rate.clone() if isinstance(rate, Tensor) else rate)
-            if isinstance(rate, Tensor):
-                if id(rate) in seen:
-                    group["lr"] = rate.clone()
-                seen.add(id(rate))
-
     def _before_step(
         self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -320,7 +362,7 @@ class Scheduler(LRScheduler):
         if self._open or index in self._stepped:  # a step that raised, or one optimizer stepped more often
             self._repair()
         self._open, self._nested = True, False
-        self._unseen.stepped.add(index)
+        self._missing.stepped.add(index)
         if self._stepped:
             return None
         self._moves = False
@@ -355,13 +397,13 @@ class Scheduler(LRScheduler):
         if not any(True for _ in self._grads()):
             return
         self._moves = True
-        read = (self._applied(), self._rates()) if late else None
+        read = (self.rates.read(), self.rates.now()) if late else None
         self._set(self._guarded(self._begin))
-        self._acting, self._last_lr = read or (self._applied(), self._rates())
+        self.rates.note(read)
 
     def _set(self, rate: float | None) -> None:
-        if rate is not None and not self.observe_only:
-            self._write(rate)
+        if rate is not None:
+            self.rates.write(rate)
 
     def _after_step(self, index: int) -> None:
         if not self._open or (self._nested and within_another(self.optimizers[index])):  # that one will end it
@@ -378,7 +420,7 @@ class Scheduler(LRScheduler):
             self._guarded(self._end)
         finally:
             self._count(self.updates + 1)  # it was made, whatever came of looking at it
-            self._unseen.forget()
+            self._missing.forget()
 
     def _guarded(self, act: Callable[[], float | None]) -> float | None:
         """Outside of autograd; and what only observes must not stop the training, whatever goes wrong."""
@@ -409,7 +451,7 @@ class Scheduler(LRScheduler):
             )
         self._hide_gradients()
         self.skipped += 1
-        self._unseen.forget()
+        self._missing.forget()
 
     def _hide_gradients(self) -> None:
         """Let the optimizers make this step without gradients: parameters and optimizer state stay as they are."""

@@ -32,6 +32,25 @@ class Displacement:
     reach: float
     ratios: list[list[float]]
 
+    def state(self) -> dict[str, Any]:
+        """Plain values and tensors."""
+        return {
+            "places": [[p.optimizer, p.group, p.index] for p in self.places],
+            "deltas": [d.clone() for d in self.deltas],
+            "ratios": [list(r) for r in self.ratios],
+            **{name: getattr(self, name) for name in ("lr", "young", "reach")},
+        }
+
+    @classmethod
+    def of_state(cls, state: dict[str, Any], optimizers: Sequence[Optimizer]) -> Displacement:
+        """Inverse of :meth:`state`, on the devices that the parameters are on."""
+        places = [ParameterRef(*place) for place in state["places"]]
+        deltas = [
+            d.to(optimizers[p.optimizer].param_groups[p.group]["params"][p.index].device)
+            for p, d in zip(places, state["deltas"], strict=True)
+        ]
+        return cls(places, deltas, state["lr"], state["young"], state["reach"], state["ratios"])
+
 
 def by_group(places: Sequence[Any]) -> dict[tuple[int, int], list[int]]:
     """Indices into ``places``, by optimizer and group."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch.optim import Optimizer
 
@@ -54,6 +55,14 @@ class Meter:
         return [s + d for s, (d, _) in zip(slopes, decay, strict=True)], [
             b + d for b, (_, d) in zip(bends, decay, strict=True)
         ]
+
+    def state(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"native": self.native, "cost": [self.forwards, self.copies]}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state`."""
+        self.native, (self.forwards, self.copies) = state["native"], state["cost"]
 
     def _decay(self, direction: Direction) -> tuple[float, float]:
         """What L2 decay adds: lambda*x is in the gradient that the optimizer follows, lambda in its derivative."""

@@ -97,7 +97,7 @@ class ArmijoLR(RuleLR):
         self._reset = reset
 
     def _statistics(self, look: Look, key: Key) -> dict[str, float] | None:
-        return {"base": self._reference if self._reset == "start" else look.base}
+        return {"base": self.rates.reference if self._reset == "start" else look.base}
 
     def _options(self) -> dict[str, Any]:
         return super()._options() | {"reset": self._reset}

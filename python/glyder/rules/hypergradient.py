@@ -129,17 +129,14 @@ class HypergradientLR(RuleLR):
         for key, lr in self._kept_lr.items() if self.every is not None else ():
             self._lr_sum[key] = self._lr_sum.get(key, 0.0) + lr
 
-    def state_dict(self) -> dict[str, Any]:
-        """As of every rule, and the rates of the windows."""
-        return super().state_dict() | {
-            "windows": [list(self._lr_sum.items()), list(self._lr_before.items())],
-        }
+    def _state(self) -> dict[str, Any]:
+        return super()._state() | {"windows": [list(self._lr_sum.items()), list(self._lr_before.items())]}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As of every rule. A run that was saved inside of a window goes on inside of it."""
-        super().load_state_dict(state_dict)
+    def _load(self, saved: dict[str, Any]) -> None:
+        """A run that was saved inside of a window goes on inside of it."""
+        super()._load(saved)
         self._lr_sum, self._lr_before = (
-            {None if key is None else tuple(key): lr for key, lr in rates} for rates in state_dict["windows"]
+            {None if key is None else tuple(key): lr for key, lr in rates} for rates in saved["windows"]
         )
 
     def _options(self) -> dict[str, Any]:

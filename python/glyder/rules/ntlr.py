@@ -102,7 +102,7 @@ class NewtonLR(RuleLR):
         """The rates of this update are known, and the parameters have not moved yet."""
         super()._note(found)
         late = acts_late(self.optimizer)  # one group only: it goes on at the rate that stands there
-        rates = {block.key: self._applied() if late else block.applied for block, _ in self._members(found)}
+        rates = {block.key: self.rates.read() if late else block.applied for block, _ in self._members(found)}
         if not self._due():
             self._in_units_of({key: lr for key, lr in rates.items() if lr > 0 and self._window_lr.get(key, lr) != lr})
             return
@@ -143,16 +143,14 @@ class NewtonLR(RuleLR):
                 for place, p, so_far in zip(start, params, displace(list(start.values()), 1.0, params), strict=True):
                     self._kept["start"][place] = so_far.mul_(ratio).add_(p.detach())
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs to go on to the same bits: plain values and tensors."""
+    def _state(self) -> dict[str, Any]:
         window_lr = [[key, lr] for key, lr in self._window_lr.items()]
-        return super().state_dict() | {"window_lr": window_lr, "ended": self._ended}
+        return super()._state() | {"window_lr": window_lr, "ended": self._ended}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in :class:`~glyder.rules.rule_lr.RuleLR`."""
-        super().load_state_dict(state_dict)
-        self._window_lr = {None if key is None else tuple(key): lr for key, lr in state_dict["window_lr"]}
-        self._ending, self._ended = {}, state_dict["ended"]
+    def _load(self, saved: dict[str, Any]) -> None:
+        super()._load(saved)
+        self._window_lr = {None if key is None else tuple(key): lr for key, lr in saved["window_lr"]}
+        self._ending, self._ended = {}, saved["ended"]
 
     def _options(self) -> dict[str, Any]:
         return super()._options() | {"every": self.every}

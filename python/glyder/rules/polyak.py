@@ -106,7 +106,7 @@ class PolyakLR(RuleLR):
                     loss += decay / 2 * _squared([(1.0, params)])
                 if begun:
                     terms.append((group["momentum"], [b for _, b in here]))
-                fall += self._ratios[o][g] * _squared(terms)
+                fall += self.rates.ratios[o][g] * _squared(terms)
         return {"base": look.base, "loss": loss, "lr": look.lr, "fall": fall}
 
     def _check_momentum(self, optimizer: Optimizer, group: dict[str, Any]) -> None:

@@ -7,24 +7,22 @@ looks back at, and forms the statistics.
 
 from __future__ import annotations
 
-import copy
 import functools
 import math
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from glyder import _checks as checks
 from glyder import _core
-from glyder.engine.checkpoint import STATE_VERSION
 from glyder.engine.history import History
+from glyder.engine.schedule import Given, Schedule
 from glyder.engine.scheduler import Scheduler
+from glyder.engine.stages import Stages, bounds_of
 from glyder.optimizers.displacement import by_group, moved
 from glyder.optimizers.parameter_ref import ParameterRef
 from glyder.probe.closure_replay import Replay, plain
@@ -46,6 +44,16 @@ class Block:
     growth: _core.Rule
     base: float
     applied: float = 0.0
+
+    def state(self) -> list[Any]:
+        """Plain values."""
+        return [self.key, self.base, self.applied, self.rule.state, self.growth.state]
+
+    def load(self, base: float, applied: float, rule: dict[str, float], growth: dict[str, float]) -> None:
+        """Inverse of :meth:`state`, but for the key."""
+        self.base, self.applied = base, applied
+        self.rule.load(rule)
+        self.growth.load(growth)
 
 
 @dataclass(eq=False)
@@ -118,7 +126,7 @@ class RuleLR(Scheduler):
         config: dict[str, float],
         *,
         total_steps: int | None = None,
-        anneal: str | tuple[str, dict[str, float]] | None = None,
+        anneal: Given = None,
         warmup: int = 0,
         min_lr: float = 0.0,
         max_lr: float = math.inf,
@@ -127,20 +135,19 @@ class RuleLR(Scheduler):
         safeguard: LineSearch | None = None,
     ) -> None:
         call = type(self).__name__
-        number, whole = functools.partial(checks.number, call), functools.partial(checks.whole, call)
         checks.one_of(call, "scope", scope, self.SCOPES)
         self.scope = scope
-        self.horizon = None if total_steps is None else whole("total_steps", total_steps, 1)
-        self.warmup = whole("warmup", warmup, 0)
-        self.anneal, self._shape = checks.schedule(call, "anneal", anneal, self.horizon, self.warmup)
+        total = None if total_steps is None else checks.whole(call, "total_steps", total_steps, 1)
+        schedule = Schedule(call, anneal, total, checks.whole(call, "warmup", warmup, 0))
         self._config = config
-        low, top = number("min_lr", min_lr, 0, finite=True), number("max_lr", max_lr, 0, above=True)
-        if low > top:
-            raise ValueError(f"{call}(min_lr=...) must be <= max_lr={top:g}, got {low:g}")
-        self._bounds = _core.Rule("bounds", min_lr=low, max_lr=top)
-        self._max_growth = number("max_growth", max_growth, 1, above=True)
-        checks.rule(call, self.RULE, config)  # wrong options are told before anything is touched
-        super().__init__(optimizer)
+        bounds = bounds_of(call, min_lr, max_lr)
+        self._max_growth = checks.number(call, "max_growth", max_growth, 1, above=True)
+        rule = checks.rule(call, self.RULE, config)  # wrong options are told before anything is touched
+        searched = COLUMNS if safeguard is not None else ()
+        columns = dict.fromkeys(("update", *rule.needs, *searched, "rate"))
+        history = History(list(columns), ("block", "reason", *(("search",) if searched else ())))
+        super().__init__(optimizer, schedule, history)
+        self._stages = Stages(self._reasons, bounds)
         self._search = None if safeguard is None else Search(safeguard, self.optimizers, call, self._moved())
         if scope == "tensor":
             self._split_groups()
@@ -150,10 +157,8 @@ class RuleLR(Scheduler):
         self._kept_lr: dict[Key, float] = {}
         self._kept_scale = 1.0
         self._loss: float | None = None
-        self._factor = 1.0
+        self._shortened = 1.0  # by the schedule
         self._rows: list[tuple[Block, dict[str, Any]]] = []
-        self._reasons: Counter[str] = Counter()
-        self._history = self._new_history()
         self._attach()
 
     # ---- for subclasses
@@ -196,7 +201,7 @@ class RuleLR(Scheduler):
         if self._search is None or loss is None or rate == 0:
             return rate
         self._search.note(found, loss)
-        return rate / self._factor
+        return rate / self._shortened
 
     def _end(self) -> None:
         seen = {} if self._search is None else self._searched(self._search)
@@ -209,7 +214,8 @@ class RuleLR(Scheduler):
             deltas = moved(self.optimizers, places, list(noted.values()))
             self._kept["displacement"] = dict(zip(places, deltas, strict=True))
         first = next(iter(self._blocks.values())).applied
-        share = self._acting / first if first > 0 else 0.0  # not 1: rounded by a tensor rate, or read before it was set
+        # Not 1 where it was rounded by a tensor rate, or read before it was set.
+        share = self.rates.acting / first if first > 0 else 0.0
         self._kept_lr = {key: share * block.applied for key, block in self._blocks.items()}
 
     def _searched(self, search: Search) -> dict[str, Any]:
@@ -221,12 +227,12 @@ class RuleLR(Scheduler):
         if first.applied == 0:
             search.forget()
             return {}
-        made, bases = first.applied / self._factor, [block.base for block in self._blocks.values()]
-        bounds = self._bounds.config
-        low, top = bounds["min_lr"] * (made / min(bases)), bounds["max_lr"] * (made / max(bases))
+        made, bases = first.applied / self._shortened, [block.base for block in self._blocks.values()]
+        low, top = self._stages.bounds
+        low, top = low * (made / min(bases)), top * (made / max(bases))
         found = search.along(made, low, max(low, top))
         self._reasons[found.reason] += 1
-        search.write(found.rate / made * self._factor)
+        search.write(found.rate / made * self._shortened)
         for block in self._blocks.values() if found.rate != made else ():
             block.base = found.rate * (block.base / made)
             block.applied = found.rate * (block.applied / made)
@@ -234,7 +240,7 @@ class RuleLR(Scheduler):
             self._made_with(search.before())
         search.forget()
         self._set(first.applied)
-        self._acting, self._last_lr = self._applied(), self._rates()
+        self.rates.note()
         return found.row | {"search": found.reason}
 
     def _watch_closure(self, closure: Callable[..., Any]) -> Callable[..., Any]:
@@ -266,26 +272,26 @@ class RuleLR(Scheduler):
     def _block(self, key: Key, reference: float | None = None) -> Block:
         if key not in self._blocks:
             growth = _core.Rule("growth", max_growth=self._max_growth, power=math.inf)
-            base = self._first_base(key, self._reference if reference is None else reference)
+            base = self._first_base(key, self.rates.reference if reference is None else reference)
             rule = _core.Rule(self.RULE, **self._config)
-            self._blocks[key] = Block(key, rule, growth, self._bounds.update(rate=base)[0])
+            self._blocks[key] = Block(key, rule, growth, self._stages.within_bounds(base))
         return self._blocks[key]
 
     def _joined(self, key: tuple[int, int]) -> None:
         """In a run that has come somewhere else, ratios are to where it is now."""
         first = next((block for block in self._blocks.values() if block.applied > 0), None)
         if self.scope != "global" and first is not None and first.key is not None:
-            self._block(key, first.base / self._ratios[first.key[0]][first.key[1]])
+            self._block(key, first.base / self.rates.ratios[first.key[0]][first.key[1]])
 
     def _first_base(self, key: Key, reference: float) -> float:
         """Where a block starts from: the reference rate, or the block that a later group was given the rate of."""
         if key is None:
             return reference
-        rate = float(self.optimizers[key[0]].param_groups[key[1]]["lr"])
+        rate = self.rates.of(*key)
         for other, block in self._blocks.items():
-            if other is not None and float(self.optimizers[other[0]].param_groups[other[1]]["lr"]) == rate:
+            if other is not None and self.rates.of(*other) == rate:
                 return block.base
-        return reference * self._ratios[key[0]][key[1]]
+        return reference * self.rates.ratios[key[0]][key[1]]
 
     def _look(self, block: Block, members: list[tuple[ParameterRef, Tensor]], loss: float | None) -> Look:
         scale = self._gradient_scale()
@@ -309,26 +315,21 @@ class RuleLR(Scheduler):
         rate, action, reason = block.rule.update(**seen)
         self._reasons[reason] += 1
         if action == "keep":
-            block.base, _, bounded = self._bounds.update(rate=rate)
-            if bounded != "kept":
-                self._reasons[bounded] += 1
+            block.base = self._stages.bounded(rate)
         name = "" if block.key is None else "{}.{}".format(*block.key)
         self._rows.append((block, {"update": self.updates, **seen, "block": name, "reason": reason}))
         return reason
 
     def _next_rate(self) -> float:
         """Warm-up, annealing, growth limit. Returns the first block's rate; the others become ratios to it."""
-        factor = _core.schedule(self.anneal, self.updates, total=self.horizon, warmup=self.warmup, **self._shape)
-        self._factor = factor
-        if factor == 0:
-            self._say_over(self.horizon)
+        factor = self._shortened = self._factor()
         for block in self._blocks.values():
             wanted = block.base * factor
             block.applied = block.growth.update(rate=wanted, previous=block.applied)[0] if wanted > 0 else 0.0
         first = next(iter(self._blocks.values()))
         for block in self._blocks.values() if first.applied > 0 else ():
             if block.key is not None:
-                self._ratios[block.key[0]][block.key[1]] = block.applied / first.applied
+                self.rates.ratios[block.key[0]][block.key[1]] = block.applied / first.applied
         return first.applied
 
     def _note(self, found: list[tuple[ParameterRef, Tensor]]) -> None:
@@ -344,23 +345,6 @@ class RuleLR(Scheduler):
 
     # ---- what the user sees
 
-    def _new_history(self) -> History:
-        searched = self._search is not None
-        seen = (*_core.Rule(self.RULE, **self._config).needs, *(COLUMNS if searched else ()))
-        numbers = dict.fromkeys(("update", *seen, "rate"))
-        return History(list(numbers), ("block", "reason", *(("search",) if searched else ())))
-
-    @property
-    def history(self) -> np.ndarray:
-        """What the rule saw and decided: a structured array, a row for each update and block; ``rate`` is the base rate
-        after it."""
-        return self._history.array()
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """How often the rule and the stages gave each reason."""
-        return {reason: count for reason, count in self._reasons.items() if count}
-
     @property
     def cost(self) -> tuple[float, int]:
         """Extra work so far: forward passes of closures that were run again (a backward counts as two), and copies of
@@ -368,65 +352,31 @@ class RuleLR(Scheduler):
         copies = 0 if self._search is None else self._search.copies
         return math.fsum(replay.forwards for replay in self._replays()), copies
 
-    def extend(self, total_steps: int) -> None:
-        """Change the horizon of the run. Takes effect with the next update."""
-        self.horizon = checks.whole(f"{type(self).__name__}.extend", "total_steps", total_steps, 1)
-        self._said.discard("over")
-
     # ---- checkpoints
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs to go on to the same bits: plain values and tensors."""
-        self._take_in_groups()
-        blocks = [
-            [b.key, b.base, b.applied, b.rule.state, b.growth.state, self._kept_lr.get(b.key)]
-            for b in self._blocks.values()
-        ]
-        kept = {
-            name: [[[p.optimizer, p.group, p.index], t.clone()] for p, t in vector.items()]
-            for name, vector in self._kept.items()
-        }
+    def _kind(self) -> str:
+        return self.RULE
+
+    def _state(self) -> dict[str, Any]:
         return {
-            "version": STATE_VERSION,
-            "rule": self.RULE,
-            "updates": self.updates,
-            "skipped": self.skipped,
-            "reference": self._reference,
-            "ratios": copy.deepcopy(self._ratios),
-            "total_steps": self.horizon,
-            "config": self._options(),
-            "blocks": blocks,
-            "kept": kept,
+            "blocks": [[*block.state(), self._kept_lr.get(block.key)] for block in self._blocks.values()],
+            "kept": {
+                name: [[[p.optimizer, p.group, p.index], t.clone()] for p, t in vector.items()]
+                for name, vector in self._kept.items()
+            },
             "kept_scale": self._kept_scale,
             "loss": self._loss,
             "cost": [[replay.forwards for replay in self._replays()], self.cost[1]],
-            "said": sorted(self._said),
-            "reasons": dict(self._reasons),
-            "history": self._history.state(),
         }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken; model, optimizer and scheduler may be loaded in any order.
-
-        Options given to the constructor stay, but for ``total_steps``, which is the state's; a difference is said
-        once. The state is copied, not kept.
-        """
-        saved = copy.deepcopy(state_dict)
-        self._check_state(saved, self.RULE)
-        self._tell_differences(saved)
-        for name in ("skipped", "reference", "ratios", "kept_scale", "loss"):
-            setattr(self, name if name == "skipped" else f"_{name}", saved[name])
-        self.horizon = saved["total_steps"]
-        self._count(saved["updates"])
-        self._blocks, self._kept_lr = {}, {}
-        for key, base, applied, rule, growth, kept_lr in saved["blocks"]:
+    def _load(self, saved: dict[str, Any]) -> None:
+        self._kept_scale, self._loss = saved["kept_scale"], saved["loss"]
+        self._blocks, self._kept_lr, self._kept, self._noted = {}, {}, {}, None
+        for key, *state, kept_lr in saved["blocks"]:
             block = self._block(None if key is None else tuple(key))
-            block.base, block.applied = base, applied
-            block.rule.load(rule)
-            block.growth.load(growth)
+            block.load(*state)
             if kept_lr is not None:
                 self._kept_lr[block.key] = kept_lr
-        self._kept = {}
         for name, entries in saved["kept"].items():
             places = [ParameterRef(*place) for place, _ in entries]
             moved_to = [t.to(self._parameter(p).device) for p, (_, t) in zip(places, entries, strict=True)]
@@ -436,24 +386,12 @@ class RuleLR(Scheduler):
             replay.forwards = passes
         if self._search is not None:
             self._search.copies = copies
-        self._said, self._reasons = set(saved["said"]), Counter(saved["reasons"])
-        self._history.load(saved["history"])
-        self._noted, self._written_ratios = None, [[] for _ in self.optimizers]  # written are those that were saved
-        self._write_again(next((block.applied for block in self._blocks.values()), 0.0))
 
     def _options(self) -> dict[str, Any]:
-        config = {"anneal": self.anneal, **self._shape, "warmup": self.warmup, "scope": self.scope}
+        low, top = self._stages.bounds
+        limits = {"min_lr": low, "max_lr": top, "max_growth": self._max_growth}
         search = {} if self._search is None else {f"search {k}": v for k, v in self._search.config.items()}
-        return config | self._bounds.config | {"max_growth": self._max_growth} | self._config | search
-
-    def _tell_differences(self, saved: dict[str, Any]) -> None:
-        differing = [
-            f"{k}={v!r} (saved with {saved['config'].get(k)!r})"
-            for k, v in self._options().items()
-            if saved["config"].get(k) != v
-        ]
-        if differing:
-            self._say("options", f"the run goes on with other options than it was saved with: {', '.join(differing)}")
+        return self.schedule.config | {"scope": self.scope} | limits | self._config | search
 
 
 def _check_dense(found: list[tuple[ParameterRef, Tensor]]) -> None:

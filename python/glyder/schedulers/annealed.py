@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -73,17 +74,20 @@ class AnnealedLR(LRScheduler):
         last_epoch: int = -1,
         **parameters: float,
     ) -> None:
-        # Not named total_steps: frameworks take that name for OneCycleLR's and compare it with a number.
-        self.horizon = None if total_steps is None else checks.whole("AnnealedLR", "total_steps", total_steps, 1)
+        self._total = None if total_steps is None else checks.whole("AnnealedLR", "total_steps", total_steps, 1)
         self.warmup = checks.whole("AnnealedLR", "warmup", warmup, 0)
-        self.anneal, self.parameters = checks.schedule(
-            "AnnealedLR", "anneal", (anneal, parameters), self.horizon, self.warmup
-        )
+        given = anneal, parameters
+        self.anneal, self.parameters = checks.schedule("AnnealedLR", "anneal", given, self._total, self.warmup)
         super().__init__(optimizer, last_epoch)
+
+    @property
+    def total_steps(self) -> float:
+        """Updates of the whole run; infinite where it has no end: frameworks compare it with a number."""
+        return math.inf if self._total is None else self._total
 
     def factor(self, t: int) -> float:
         """The factor of update ``t`` (0-based)."""
-        return _core.schedule(self.anneal, t, total=self.horizon, warmup=self.warmup, **self.parameters)
+        return _core.schedule(self.anneal, t, total=self._total, warmup=self.warmup, **self.parameters)
 
     def get_lr(self) -> list[float | Tensor]:
         """The rates of the present count."""

@@ -9,26 +9,20 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from glyder import _checks as checks
-from glyder import _core
-from glyder.engine.cosine_search import Search
-from glyder.engine.edge_search import OVERFLOW, EdgeSearch
+from glyder.engine.gradient_watch import GradientWatch
 from glyder.engine.history import History
-from glyder.engine.missing_updates import PATIENCE
-from glyder.engine.schedule import energy
+from glyder.engine.peak_search import PeakSearch, search_updates
+from glyder.engine.schedule import Given, Schedule
 from glyder.engine.scheduler import Scheduler
-from glyder.engine.stages import held
+from glyder.engine.stages import Stages, bounds_of
 from glyder.optimizers.properties import bearable_rate, descends, follows_gradients, natural_rate
-from glyder.schedulers.peak_checkpoint import restore, state_of
-from glyder.schedulers.peak_words import explain
 
 LOG = logging.getLogger("glyder")
 
@@ -53,12 +47,8 @@ MOVED = {
 SHORTEST = 20
 """Updates of the shortest run that a peak is found in with time to use it."""
 
-TOO_HIGH = 10.0
-"""What the rate is divided by where a step of the search has led to gradients that are not finite."""
-
-LOST = 20
-"""Gradients in a row that are not finite, and neither bad batches nor a GradScaler's factor, which is halved each time.
-"""
+USUAL = ("kept", "rising", "found")
+"""Reasons that are no news."""
 
 SMALL = 4096
 """Elements of the tensors whose gradients are looked at for infinities and NaN where nothing else needs ||g||."""
@@ -133,7 +123,7 @@ class GlyderLR(Scheduler):
         model: nn.Module | None = None,
         *,
         total_steps: int | None = None,
-        anneal: str | tuple[str, dict[str, float]] | None = "auto",
+        anneal: Given = "auto",
         warmup: int | None = None,
         scale: float = 1.0,
         min_lr: float = 0.0,
@@ -153,44 +143,31 @@ class GlyderLR(Scheduler):
                 f"GlyderLR(model=...) must be a torch.nn.Module or None, got {type(model).__name__}; it is not needed: "
                 "leave it out"
             )
-        self.horizon = None if total_steps is None else whole("total_steps", total_steps, 1)
-        self._given_warmup = None if warmup is None else whole("warmup", warmup, 0)
-        self.warmup = checks.search(self.horizon) if self._given_warmup is None else self._given_warmup
-        if self.horizon is not None and self.warmup > self.horizon:
-            raise ValueError(f"GlyderLR(warmup=...) must be <= total_steps={self.horizon}, got {self.warmup}")
-        if self.horizon is not None and warmup is not None and peak_lr is None and 2 * self.warmup > self.horizon:
+        total = None if total_steps is None else whole("total_steps", total_steps, 1)
+        given_warmup = None if warmup is None else whole("warmup", warmup, 0)
+        if total is not None and given_warmup is not None and given_warmup > total:
+            raise ValueError(f"GlyderLR(warmup=...) must be <= total_steps={total}, got {given_warmup}")
+        if total is not None and given_warmup is not None and peak_lr is None and 2 * given_warmup > total:
             raise ValueError(
-                f"GlyderLR(warmup=...) must be at most half of total_steps={self.horizon} where a peak is searched, "
-                f"got {self.warmup}: leave it out, or give a peak_lr that is known"
+                f"GlyderLR(warmup=...) must be at most half of total_steps={total} where a peak is searched, "
+                f"got {given_warmup}: leave it out, or give a peak_lr that is known"
             )
-        self.anneal, self._shape = checks.schedule("GlyderLR", "anneal", anneal, self.horizon, self.warmup)
+        schedule = Schedule("GlyderLR", anneal, total, search_updates(total, given_warmup, peak_lr))
         self.scale = scale
-        low = number("min_lr", min_lr, 0, finite=True)
-        top = number("max_lr", max_lr, 0, above=True)
-        if low > top:
-            raise ValueError(f"GlyderLR(min_lr=...) must be <= max_lr={top:g}, got {low:g}")
+        self._given_bounds = bounds_of("GlyderLR", min_lr, max_lr)
         given = None if peak_lr is None else number("peak_lr", peak_lr, 0, above=True, finite=True)
-        self._given_peak, self._given_bounds, self._model = given, (low, top), model
-        super().__init__(optimizer)
+        super().__init__(optimizer, schedule, History(SEARCHED, ("reason",)))
+        self._stages = Stages(self._reasons, self._given_bounds)
         self._bound()
         self._follows = any(follows_gradients(o) for o in self.optimizers)
-        self._stages = {"brake": _core.Rule("brake"), "spike": _core.Rule("spike")}
-        if given is None and self.horizon is not None and self.horizon < SHORTEST:
+        if given is None and total is not None and total < SHORTEST:
             self._say(
                 "short",
-                f"GlyderLR(total_steps={self.horizon}) leaves few updates to find a peak in, and fewer to use it: runs "
+                f"GlyderLR(total_steps={total}) leaves few updates to find a peak in, and fewer to use it: runs "
                 f"below {SHORTEST} updates are not tested. Give peak_lr, if a good one is known",
             )
-        self._search = None if given is not None else self._new_search(self.warmup)
-        self._peak: float | None = given  # before `scale`
-        self._found = 0  # updates that the search took
-        self._floor = 0.0  # its last rate
-        self._begun = self.warmup  # the update that annealing begins at
-        self._rate = self._written_rate = 0.0  # of the search and the schedule; with the stages after them
-        self._copies = self._lost = 0  # lost: gradients that were not finite, the last in a row
-        self._zeros: int | None = 0  # updates with gradients of zero alone, until there are others
-        self._history = History(SEARCHED, ("reason",))
-        self._reasons: Counter[str] = Counter()
+        self.search = PeakSearch(self.optimizers, self.rates.ratios, total, given_warmup, given, model)
+        self._watch = GradientWatch()
         self._attach()
 
     @property
@@ -202,24 +179,11 @@ class GlyderLR(Scheduler):
     def scale(self, value: float) -> None:
         self._scale = checks.number("GlyderLR", "scale", value, 0, above=True, finite=True)
 
-    def _search_length(self, horizon: int | None) -> int:
-        """``warmup`` in a run of this length: a search has at most half of it."""
-        if self._given_peak is not None:
-            return self.warmup
-        if self._given_warmup is None:
-            return checks.search(horizon)
-        return self._given_warmup if horizon is None else min(self._given_warmup, horizon // 2)
-
-    def _new_search(self, updates: int) -> Search | EdgeSearch:
-        updates = max(updates, 1)
-        if all(descends(o) for o in self.optimizers):
-            return EdgeSearch(self.optimizers, self._ratios, updates, self._model)
-        return Search(self.optimizers, updates)
-
     def _bound(self) -> None:
+        """The bounds that were given, within what the optimizers bear."""
         low, top = self._given_bounds
-        top = min(top, bearable_rate(self.optimizers, self._ratios), *(natural_rate(o) for o in self.optimizers))
-        self._bounds = _core.Rule("bounds", min_lr=low, max_lr=max(low, top))
+        top = min(top, bearable_rate(self.optimizers, self.rates.ratios), *(natural_rate(o) for o in self.optimizers))
+        self._stages.bounds = low, max(low, top)
 
     def _joined(self, key: tuple[int, int]) -> None:
         self._bound()
@@ -228,161 +192,110 @@ class GlyderLR(Scheduler):
 
     def _left_out(self) -> None:
         """A GradScaler makes no update of gradients that are not finite."""
-        if self._search is not None and not math.isfinite(self._squared_gradient()):
-            self._lost += 1
-            if self._lost >= LOST:
-                self._go_back(self._search)
+        if self.search.now is not None:
+            gg = self._squared_gradient()
+            if not math.isfinite(gg) and not self._watch.sees(gg) and self._watch.is_lost:
+                self._go_back()
 
     def _begin(self) -> float | None:
-        needed = self._search is not None or self._follows
-        gg = self._squared_gradient() if needed else self._finite_length()
-        if not math.isfinite(gg):
+        gg = self._squared_gradient() if self.search.now is not None or self._follows else self._finite_length()
+        if not self._watch.sees(gg):
             self._reasons["not_finite"] += 1
-            self._lost += 1
-            if self._search is not None and (self._lost >= LOST or self._too_high(self._search)):
-                self._go_back(self._search)
+            if self.search.now is not None and (self._watch.is_lost or self._too_high()):
+                self._go_back()
             self._skip_not_finite()
             return None
-        self._lost = 0
-        self._watch_zeros(gg)
-        if self._search is not None and self._look(self._search, gg):
+        message = self._watch.message()
+        if message is not None:
+            self._say("zeros", message)
+        if self.search.now is not None and self._look(gg):
             self._hide_gradients()
             return None
         rate = self._next_rate(gg)
-        if self._search is not None:
-            self._copies += self._search.note(list(self._with_gradients()))
+        self.search.note(list(self._with_gradients()) if self.search.now is not None else ())
         return rate
 
     def _end(self) -> None:
-        if self._search is not None:
-            self._search.made(self._acting)
+        self.search.made(self.rates.acting)
 
     def _abandon(self) -> None:
-        if self._search is not None:
-            self._search.forget()
+        self.search.forget()
 
     def _before_closure(self) -> float | None:
         """A first rate, as for a gradient of unknown length; later ones were written the update before."""
-        if self._rate == 0.0:
-            searched = self._search is not None
-            self._rate = self._first_rate([p for _, p in self._moved()], 0.0) if searched else self._scheduled()
-            return self._rate
-        return None
+        if self.search.rate != 0.0:
+            return None
+        searched = self.search.now is not None
+        self.search.rate = self._first_rate([p for _, p in self._moved()], 0.0) if searched else self._scheduled()
+        return self.search.rate
+
+    # ---- the search
+
+    def _look(self, gg: float) -> bool:
+        """Let the search see the gradients; whether it set parameters back."""
+        total, squares = self.schedule.total_steps, self.schedule.sum_of_squares()
+        found, top = list(self._with_gradients()), self._stages.bounds[1]
+        back, reason = self.search.look(found, gg, squares, top, self.updates, total)
+        if self.search.given is None:
+            self._reasons[reason] += 1
+        if self.search.row:
+            seen = {"update": self.updates - 1, "lr": self.rates.acting, "gradient": gg**0.5}
+            self._history.append(**seen, reason=reason, **self.search.row)
+        if self.search.now is None:
+            self._stages.release()
+            LOG.info(
+                "glyder: peak learning rate %.3g for %s, found in %d of %s updates",
+                self.peak_lr, type(self.optimizer).__name__, self.updates, total or "any number of",
+            )  # fmt: skip
+        return back
+
+    def _too_high(self) -> bool:
+        """Whether the rate was: gradients are not finite twice in a row, not those of one bad batch."""
+        return self._watch.lost >= 2 and not self._overflowed() and self.search.may_be_too_high()
+
+    def _go_back(self) -> None:
+        """From a rate that was too high."""
+        self._watch.lost = 0
+        instead = self.search.retreat()
+        if instead is not None:
+            self._look(instead)
 
     # ---- the rate
 
-    def _look(self, search: Search | EdgeSearch, gg: float) -> bool:
-        """Let the search see the gradients; whether it set parameters back."""
-        if self._given_peak is not None:  # a state was loaded that was saved in a search
-            return self._settle(search, self._given_peak)
-        squares = energy(self.anneal, self.horizon, self.warmup, self._shape)
-        top = self._bounds.config["max_lr"]
-        rate, reason = search.look(self._rate, list(self._with_gradients()), gg, squares, top)
-        self._reasons[reason] += 1
-        if search.row:
-            self._history.append(
-                update=self.updates - 1, lr=self._acting, gradient=gg**0.5, reason=reason, **search.row
-            )
-        if reason not in ("found", "no_edge"):
-            self._rate = rate
-            return reason == "restarted" and (search.undo() if isinstance(search, Search) else search.finish())
-        return self._settle(search, rate)
-
-    def _settle(self, search: Search | EdgeSearch, rate: float) -> bool:
-        """The search is over, and the peak known: whether parameters were set back."""
-        self._peak, self._found, self._search = rate, self.updates, None
-        self._begun = max(self.updates, checks.window(self.horizon))
-        self._floor = 0.0 if isinstance(search, EdgeSearch) else self._rate
-        self._stages["brake"].load({**self._stages["brake"].state, "factor": 1.0})
-        LOG.info(
-            "glyder: peak learning rate %.3g for %s, found in %d of %s updates",
-            self.peak_lr, type(self.optimizer).__name__, self.updates, self.horizon or "any number of",
-        )  # fmt: skip
-        return search.finish()
-
-    def _too_high(self, search: Search | EdgeSearch) -> bool:
-        """Whether the rate was: gradients are not finite twice in a row, not those of one bad batch."""
-        if self._lost < 2 or self._overflowed():
-            return False
-        return isinstance(search, Search) or search.may_be_over(self._rate)
-
-    def _go_back(self, search: Search | EdgeSearch) -> None:
-        """From a rate that was too high."""
-        self._lost = 0
-        if isinstance(search, EdgeSearch):
-            self._look(search, OVERFLOW)
-        elif search.undo():
-            self._rate /= TOO_HIGH
-
-    def _watch_zeros(self, gg: float) -> None:
-        """Zeros from the beginning on. Later ones may be those of a margin that is kept."""
-        if self._zeros is None or gg > 0:
-            self._zeros = None
-            return
-        self._zeros += 1
-        if self._zeros == PATIENCE:
-            self._say(
-                "zeros",
-                f"all gradients were zero in the first {PATIENCE} updates: nothing is learned, at any learning rate. "
-                "See that the loss hangs on the optimizer's parameters and is not constant in them (a factor of 0, "
-                "saturated or dead units, half precision without a GradScaler)",
-            )
-
-    def _first_rate(self, params: Sequence[Tensor], gg: float) -> float:
-        if self._search is not None and not any(p.numel() for p in params):
-            raise ValueError(
-                "GlyderLR(optimizer=...): all parameters that have gradients are empty, of no elements, so that there "
-                "is nothing to train: give the optimizer the parameters of the model, once they have their sizes"
-            )
-        return 0.0 if self._search is None else self._bounded(self._search.first(params, gg))
-
-    def _bounded(self, rate: float) -> float:
-        bounded, _, reason = self._bounds.update(rate=rate)
-        self._reasons[reason] += reason != "kept"
-        return bounded
+    def _first_rate(self, params: Sequence[Any], gg: float) -> float:
+        return self._stages.bounded(self.search.first(params, gg))
 
     def _next_rate(self, gg: float) -> float:
         """The search's rate, or the peak within its schedule; then the stages that look at the gradient."""
-        if self._search is not None:
-            if self._rate == 0.0:
-                self._rate = self._first_rate([p for _, p in self._with_gradients()], gg)
-            self._rate = self._bounded(self._rate)
-            if self.horizon is not None and self.updates >= self.horizon:
-                self._say(
-                    "over",
-                    f"total_steps={self.horizon} updates are done and the peak is still being searched: nothing was "
-                    "annealed; give the right total_steps, or call extend(total_steps)",
-                )
-        else:
-            self._rate = self._scheduled()
-        self._written_rate = self._rate * self._held_back(gg)
-        return self._written_rate
+        if self.search.now is None:
+            self.search.rate = self._scheduled()
+            return self.search.rate * self._held_back(gg)
+        if self.search.rate == 0.0:
+            self.search.rate = self._first_rate([p for _, p in self._with_gradients()], gg)
+        self.search.rate = self._stages.bounded(self.search.rate)
+        if self.updates >= self.total_steps:
+            self._say(
+                "over",
+                f"total_steps={self.total_steps} updates are done and the peak is still being searched: nothing was "
+                "annealed; give the right total_steps, or call extend(total_steps)",
+            )
+        if self._follows:  # they learn what is usual; the search looks after itself
+            self._stages.learn(gg, self.optimizers, self.rates.ratios)
+        return self.search.rate
 
     def _scheduled(self) -> float:
         """The peak times the factor of this update."""
-        factor = _core.schedule(self.anneal, self.updates, total=self.horizon, warmup=self._begun, **self._shape)
-        if factor == 0:
-            self._say_over(self.horizon)
-        peak = self._bounded(self.scale * (self._peak or 0.0))
-        if self._found <= self.updates < self._begun:  # on from the search's last rate, which training is used to
-            return max(peak * factor, min(peak, self._floor))
+        search, factor = self.search, self._factor(self.search.begun)
+        peak = self._stages.bounded(self.scale * (search.peak or 0.0))
+        if search.found <= self.updates < search.begun:  # on from the search's last rate, which training is used to
+            return max(peak * factor, min(peak, search.floor))
         return peak * factor
 
     def _held_back(self, gg: float) -> float:
         """The factor of back-off and spikes, where gradients make the length of a step."""
         if not self._follows:
             return 1.0
-        hold = held(self._stages["spike"], self.optimizers, self._ratios)
-        if self._search is not None:  # they learn what is usual; the search looks after itself
-            self._stages["brake"].update(rate=1.0, gg=gg)
-            self._stages["spike"].update(rate=1.0, gg=gg, hold=hold)
-            return 1.0
-        return self._stage("brake", rate=1.0, gg=gg) * self._stage("spike", rate=1.0, gg=gg, hold=hold)
-
-    def _stage(self, name: str, **seen: float) -> float:
-        factor, _, reason = self._stages[name].update(**seen)
-        self._reasons[reason] += reason != "kept"
-        return factor
+        return self._stages.back_off(gg) * self._stages.spike(gg, self.optimizers, self.rates.ratios)
 
     def _finite_length(self) -> float:
         """The squared length of the gradients of the smallest tensors: infinite or NaN where those are. Of all where
@@ -395,52 +308,64 @@ class GlyderLR(Scheduler):
     @property
     def peak_lr(self) -> float:
         """The peak of the schedule, within its bounds, for the first group; NaN while it is searched."""
-        return math.nan if self._peak is None else self._bounds.update(rate=self.scale * self._peak)[0]
-
-    @property
-    def history(self) -> np.ndarray:
-        """What the search saw: a structured array, one row per measured update; columns in ``glyder.SEARCHED``."""
-        return self._history.array()
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """How often the search and the stages gave each reason."""
-        return {reason: count for reason, count in self._reasons.items() if count}
+        peak = self.search.peak
+        return math.nan if peak is None else self._stages.within_bounds(self.scale * peak)
 
     @property
     def cost(self) -> tuple[float, int]:
         """Extra work so far: forward passes, of which there are none, and copies of the parameters."""
-        return 0.0, self._copies
+        return 0.0, self.search.copies
 
     def __repr__(self) -> str:
         names = ", ".join(type(o).__name__ for o in self.optimizers)
-        of = f" of {self.horizon}" if self.horizon else ""
+        of = f" of {self.total_steps}" if self.schedule.total_steps else ""
         state = f"peak {self.peak_lr:.3g}, {self.anneal}"
-        if self._peak is None:
-            state = "searching the peak" if self._search is not None else "closed in its search"
-        return f"GlyderLR({names}, update {self.updates}{of}, lr {self._acting:.3g}, {state})"
+        if self.search.peak is None:
+            state = "searching the peak" if self.search.now is not None else "closed in its search"
+        return f"GlyderLR({names}, update {self.updates}{of}, lr {self.rates.acting:.3g}, {state})"
 
     def explain(self) -> str:
         """What was found so far and what it means, in a few sentences."""
-        return explain(self)
+        rates = ", ".join(f"{float(rate):.3g}" for rate in self.get_last_lr())
+        words, found = self.search.words(), self.search.found
+        if self.search.peak is None:
+            now = f", the learning rate is now {rates}" if self.updates else ""
+            lines = [f"{self.updates} updates made; {words}{now}."]
+        else:
+            lines = [
+                f"{self.updates} updates made. Peak learning rate {self.peak_lr:.3g}, {words}; with {self.anneal} "
+                f"annealing now {rates}."
+            ]
+        if found and all(descends(o) for o in self.optimizers):
+            back = 1 + self.reasons.get("restarted", 0)
+            steps = (
+                "in a step that is no update" if back == 1 else f"for the last time; this took {back} steps, no updates"
+            )
+            lines.append(
+                f"The parameters were set back to where the search began after {found} updates, {steps}: a loop "
+                f"of total_steps steps makes {back} less."
+            )
+        unusual = [f"{reason} {count} times" for reason, count in self.reasons.items() if reason not in USUAL]
+        if unusual:
+            lines.append(f"Also: {', '.join(unusual)}.")
+        if self.skipped:
+            lines.append(f"{self.skipped} updates were skipped because their gradient was not finite.")
+        return "\n".join(lines)
 
     def extend(self, total_steps: int) -> None:
-        """Change the horizon of the run, from the next update on. A peak that was found stays.
+        """Change the number of updates of the run, from the next update on. A peak that was found stays.
 
-        A search goes on at the length that the new horizon gives it; a ``warmup`` that was given stays, up to half of
-        the run.
+        A search goes on at the length that this gives it; a ``warmup`` that was given stays, up to half of the run.
         """
-        self.horizon = checks.whole("GlyderLR.extend", "total_steps", total_steps, 1)
-        self._said.discard("over")
-        self.warmup = self._search_length(self.horizon)
-        if self._search is not None:
-            self._search.lengthen(max(self.warmup, 1))
-            if self._given_warmup is not None and self.warmup < self._given_warmup:
-                self._say(
-                    "warmup",
-                    f"warmup={self._given_warmup} is more than half of total_steps={self.horizon}: the search has "
-                    f"{self.warmup} updates",
-                )
+        super().extend(total_steps)
+        cut = self.search.lengthen(total_steps)
+        self.schedule.warmup = self.search.updates
+        if cut:
+            self._say(
+                "warmup",
+                f"warmup={self.search.given_updates} is more than half of total_steps={total_steps}: the search has "
+                f"{self.warmup} updates",
+            )
 
     def close(self) -> None:
         """Let go of the optimizers: they keep their present rates. A closed scheduler does nothing more.
@@ -449,26 +374,37 @@ class GlyderLR(Scheduler):
         bear.
         """
         super().close()
-        if self._search is not None:
-            self._search.finish()
-            self._search, self._rate = None, 0.0
+        self.search.close()
 
     def leaves_at(self) -> str:
-        if isinstance(self._search, EdgeSearch) and self._search.begin:
+        if self.search.goes_back:
             return "where the search of the old one began: it had not ended, and the parameters are set back to there"
         return super().leaves_at()
 
     # ---- checkpoints
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs to go on to the same bits: plain values and tensors."""
-        return state_of(self)
+    def _options(self) -> dict[str, Any]:
+        low, top = self._stages.bounds
+        given = {} if self.search.given is None else {"peak_lr": self.search.given}
+        return self.schedule.config | {"warmup": self.search.given_updates, "min_lr": low, "max_lr": top} | given
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken; model, optimizer and scheduler may be loaded in any order.
+    def _tell_differences(self, saved: dict[str, Any]) -> None:
+        """A peak that is given is told beside the one that was found."""
+        super()._tell_differences(saved | {"config": saved["config"] | {"peak_lr": saved["peak"]}})
 
-        ``scale``, and ``peak_lr`` where one is given, are the constructor's, so that a resumed run can be given
-        another; of all options but ``scale`` a difference is said once. The state is copied, not kept.
-        """
-        restore(self, state_dict)
+    def _state(self) -> dict[str, Any]:
+        return {**self.search.state(), **self._watch.state(), "stages": self._stages.state()}
+
+    def _check(self, saved: dict[str, Any]) -> None:
+        self.search.check(saved)
+
+    def _load(self, saved: dict[str, Any]) -> None:
+        """``scale``, and ``peak_lr`` where one is given, are the constructor's, so that a resumed run can be given
+        another; of all options but ``scale`` a difference is said once."""
+        self._stages.load(saved["stages"])
+        self.search.load(saved)
+        self._watch.load(saved)
+        self.schedule.warmup = self.search.updates
+
+    def _loaded(self) -> None:
         self._bound()

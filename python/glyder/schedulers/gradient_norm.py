@@ -11,11 +11,29 @@ from torch.optim import SGD, Optimizer
 
 from glyder import _checks as checks
 from glyder import _core
+from glyder.engine.stages import Stages
 from glyder.probe.estimators import Estimator, Sample, Smoothness
 from glyder.probe.gradient_noise import Sums
 from glyder.probe.update_direction import Unmeasurable
+from glyder.schedulers.base_rate import BaseRate
 from glyder.schedulers.local_optimum import LocalOptimumLR
 from glyder.vectors.inner_products import inner_products
+
+
+class ExpectedRate(BaseRate):
+    """Of the rule ``gradnorm``, which looks at several gradients of one point."""
+
+    def __init__(self, stages: Stages, scale: float, memory: float, *, half: bool, once: bool) -> None:
+        super().__init__(stages, scale, memory, half=half, once=once)
+        self._rules["gradnorm"] = _core.Rule("gradnorm", **self.config)
+
+    def learn(
+        self, statistics: dict[str, float], reach: float, samples: Sequence[Sample], squares: float
+    ) -> tuple[float | None, str]:
+        seen = {name: statistics[name] for name in ("curvature", "dd")}
+        seen |= squared_lengths([s.gradients for s in samples])
+        rate, action, reason = self._rules["gradnorm"].update(**seen)
+        return rate if action == "keep" else None, reason
 
 
 class GradientNormLR(LocalOptimumLR):
@@ -47,6 +65,7 @@ class GradientNormLR(LocalOptimumLR):
     """
 
     RULE = "gradnorm"
+    _BASE = ExpectedRate
 
     def __init__(
         self,
@@ -88,19 +107,6 @@ class GradientNormLR(LocalOptimumLR):
             refresh="always",
             **more,
         )
-
-    def _build(self, scale: float, min_lr: float, max_lr: float, max_growth: float) -> None:
-        super()._build(scale, min_lr, max_lr, max_growth)
-        self._rules["gradnorm"] = _core.Rule("gradnorm", **self._rule_config)
-
-    def _rule_on(
-        self, statistics: dict[str, float], reach: float, samples: Sequence[Sample]
-    ) -> tuple[float | None, str]:
-        seen = {name: statistics[name] for name in ("curvature", "dd")} | squared_lengths(
-            [s.gradients for s in samples]
-        )
-        rate, action, reason = self._rules["gradnorm"].update(**seen)
-        return rate if action == "keep" else None, reason
 
 
 def squared_lengths(gradients: Sequence[Sequence[Tensor | None]]) -> dict[str, float]:

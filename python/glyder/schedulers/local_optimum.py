@@ -12,33 +12,42 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-import numpy as np
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from glyder import _checks as checks
-from glyder import _core
 from glyder.engine.history import FIELDS, TEXTS, History
-from glyder.engine.schedule import energy
+from glyder.engine.schedule import Given, Schedule
 from glyder.engine.scheduler import Scheduler
-from glyder.engine.stages import FIRST_UPDATES, PATIENCE, SHORTEST, TOO_SHORT, farther, held, recipe, release
+from glyder.engine.stages import Stages, bounds_of
 from glyder.optimizers.displacement import Ages, Displacement, Noted, check_members, displacement_of, note, still_there
 from glyder.optimizers.properties import natural_rate
-from glyder.probe.estimators import Estimator, Sample, estimator_of
+from glyder.optimizers.trial_step import TrialStep, check_linear
+from glyder.probe.estimators import Estimator, estimator_of
 from glyder.probe.gradient_noise import Replicas
 from glyder.probe.measurement import Meter
 from glyder.probe.outputs_loss import EstimatorError
 from glyder.probe.samples import Sampler
+from glyder.probe.scoped_rates import Measurement
 from glyder.probe.update_direction import Direction, Unmeasurable
-from glyder.schedulers.checkpoint import restore, state_of
-from glyder.schedulers.explain import explain, text_of
-from glyder.schedulers.same_step import check_linear, step_anew
-from glyder.schedulers.scopes import adopt
-from glyder.vectors.inner_products import inner_products
+from glyder.schedulers.base_rate import BaseRate
+from glyder.schedulers.local_optimum_words import explain, text_of
+from glyder.vectors.inner_products import snapshot
+
+FIRST_UPDATES = 20
+"""Updates that are all measured, whatever ``every`` says: the early estimates need the most averaging."""
+
+SHORTEST = 20
+"""Updates of the shortest run that is measured in time to be of use; the league goes down to it."""
+
+PATIENCE = 3
+"""Measurements that may fail before the first good one; then the reason is raised."""
+
+FALL = 3.0
+"""Least factor that the trial rate keeps of the last: a step that comes out near zero says nothing of the next."""
 
 
 class LocalOptimumLR(Scheduler):
@@ -117,13 +126,15 @@ class LocalOptimumLR(Scheduler):
         cannot be given as ``loss``; under several ranks each finds a rate of its own
     """
 
+    _BASE: type[BaseRate] = BaseRate
+
     def __init__(
         self,
         optimizer: Optimizer | Sequence[Optimizer],
         model: nn.Module,
         *,
         total_steps: int | None = None,
-        anneal: str | tuple[str, dict[str, float]] | None = "auto",
+        anneal: Given = "auto",
         warmup: int | None = None,
         every: int = 5,
         refresh: Literal["window", "always"] = "window",
@@ -155,12 +166,12 @@ class LocalOptimumLR(Scheduler):
             checks.function("LocalOptimumLR", "loss", loss, "'squared_error', a criterion module or a callable")
         checks.function("LocalOptimumLR", "logits", logits, "a callable that picks the logits out of an output")
         self.model = model
-        self.horizon = None if total_steps is None else whole("total_steps", total_steps, 1)
+        total = None if total_steps is None else whole("total_steps", total_steps, 1)
         self.every, self.refresh, self.scope = whole("every", every, 1), refresh, scope
-        self.warmup = checks.window(self.horizon) if warmup is None else whole("warmup", warmup, 0)
-        if self.horizon is not None and self.warmup > self.horizon:
-            raise ValueError(f"LocalOptimumLR(warmup=...) must be <= total_steps={self.horizon}, got {self.warmup}")
-        self.anneal, self._shape = checks.schedule("LocalOptimumLR", "anneal", anneal, self.horizon, self.warmup)
+        warmup = checks.window(total) if warmup is None else whole("warmup", warmup, 0)
+        if total is not None and warmup > total:
+            raise ValueError(f"LocalOptimumLR(warmup=...) must be <= total_steps={total}, got {warmup}")
+        schedule = Schedule("LocalOptimumLR", anneal, total, warmup)
         self.estimator = estimator_of(estimator)
         if self.estimator.needs_loss and (loss is None or isinstance(loss, str)):
             raise ValueError(f"{self.estimator} needs loss=callable(model, batch) or a criterion module, got {loss!r}")
@@ -172,24 +183,36 @@ class LocalOptimumLR(Scheduler):
             )
         if self._same_step and (refresh == "window" or observe_only):
             raise ValueError("LocalOptimumLR(act='same-step') goes with refresh='always' and without observe_only")
-        super().__init__(optimizer, observe_only=observe_only)
+        super().__init__(optimizer, schedule, History(FIELDS, TEXTS), observe_only=observe_only)
         for o in self.optimizers if self._same_step else ():
             check_linear(o)
         given = isinstance(max_lr, str) and max_lr == "given"
         if given and scope != "global":
             raise ValueError("LocalOptimumLR(max_lr='given') goes with scope='global': give a number")
-        top = self._reference if given else number("max_lr", max_lr, 0, above=True)
-        low = number("min_lr", min_lr, 0, finite=True)
-        if low > top:
-            raise ValueError(f"LocalOptimumLR(min_lr=...) must be <= max_lr={top:g}, got {low:g}")
-        top = max(low, min(top, *(natural_rate(o) for o in self.optimizers)))
-        growth = number("max_growth", max_growth, 1, above=True)
-        self._build(number("scale", scale, 0, above=True, finite=True), low, top, growth)
+        low, top = bounds_of("LocalOptimumLR", min_lr, self.rates.reference if given else max_lr)
+        bounds = low, max(low, min(top, *(natural_rate(o) for o in self.optimizers)))
+        growth = {"max_growth": number("max_growth", max_growth, 1, above=True)}
+        if self._same_step:  # a rate may rise by it at any time
+            growth["power"] = math.inf
+        self._stages = Stages(self._reasons, bounds, **growth)
+        self._base = self._new_base(number("scale", scale, 0, above=True, finite=True))
         check_members(model, self._moved())
-        if not observe_only and self.horizon is not None and self.horizon < SHORTEST:
-            self._say("short", TOO_SHORT.format(self.horizon))
+        if not observe_only and total is not None and total < SHORTEST:
+            self._say(
+                "short",
+                f"LocalOptimumLR(total_steps={total}) leaves few updates to find a learning rate with, and fewer to "
+                "use it: runs below 20 updates are not tested, and those below 8 may learn nothing. AnnealedLR gives a "
+                "schedule to a rate of your own",
+            )
         self._logits = logits
-        self._blank()
+        self._rate = 0.0
+        self._seen = 0.0  # ||g||^2 of this update
+        self._noise: dict[str, float] = {}  # of the gradient, from its replicas
+        self._noted: Noted | None = None
+        self._pending: Displacement | None = None
+        self._ages = Ages(self.optimizers)
+        self._meter = Meter(self.estimator, self.optimizers, self._say)
+        self._draw = self._measured = self._failed = 0
         n_batches = whole("n_batches", n_batches, 1)
         self._sampler = Sampler(model, loss, logits, batches, n_batches, whole("seed", seed, 0))
         if scope == "tensor" and not observe_only:
@@ -198,29 +221,11 @@ class LocalOptimumLR(Scheduler):
         self._replicas = Replicas() if replicas else None
         self._watch(0)
 
-    def _blank(self) -> None:
-        """Nothing measured yet."""
-        self._base: float | None = None
-        self._rate = self._written_rate = 0.0
-        self._start: float | None = None  # ||x_0||^2
-        self._seen = 0.0  # ||g||^2 of this update
-        self._noise: dict[str, float] = {}  # of the gradient, from its replicas
-        self._noted: Noted | None = None
-        self._pending: Displacement | None = None
-        self._ages = Ages(self.optimizers)
-        self._meter = Meter(self.estimator, self.optimizers, self._say)
-        self._draw = self._measured = self._failed = 0
-        self._history = History(FIELDS, TEXTS)
-        self._reasons: Counter[str] = Counter()
-
-    def _build(self, scale: float, min_lr: float, max_lr: float, max_growth: float) -> None:
+    def _new_base(self, scale: float) -> BaseRate:
         always = self.refresh == "always" or self.observe_only
         memory = 1.0 if self._same_step else max(1.0, 100 / self.every) if always else math.inf
-        self._rule_config = {"sigma": scale, "memory": memory}
         half = any(p.dtype.itemsize < 4 for p in self.model.parameters())
-        limits = {"min_lr": min_lr, "max_lr": max_lr}, {"max_growth": max_growth}
-        self._rules = recipe(self._rule_config, *limits, half=half, loose=self._same_step)
-        self._local = _core.Rule("glyder", sigma=1.0, memory=1.0)
+        return self._BASE(self._stages, scale, memory, half=half, once=self.refresh == "window")
 
     # ---- an update
 
@@ -235,27 +240,47 @@ class LocalOptimumLR(Scheduler):
         if self._pending is not None:
             pending, self._pending = self._pending, None
             self._measure(pending, self.updates - 1)
-        if self._same_step and self._base is not None and self._due(self.updates):
-            rate = self._written_rate = self._rate  # on trial
+        if self._same_step and self._base.value is not None and self._due(self.updates):
+            rate = self._rate  # on trial
         else:
-            rate = self._applied() if self.observe_only else self._next_rate()
+            rate = self.rates.read() if self.observe_only else self._next_rate()
         self._note_position(rate)
         return rate
 
     def _end(self) -> None:
         noted, self._noted = self._noted, None
         try:
-            if noted is not None and self._acting > 0 and self._same_step:
-                step_anew(self, noted)
-            elif noted is not None and self._acting > 0:
-                updates = self.updates + 1
-                made = displacement_of(self.optimizers, *noted, self._acting, self._ratios, self._ages, updates)
-                if self._at_once:
-                    self._measure(made, self.updates)
-                else:
-                    self._pending = made
+            if noted is not None and self.rates.acting > 0:
+                self._look_back(noted)
         finally:
             self._watch(self.updates + 1)
+
+    def _look_back(self, noted: Noted) -> None:
+        """At what the update did: to measure it, or to note it for the next batch."""
+        start = snapshot(noted[1]) if self._same_step else []
+        acting, ratios, updates = self.rates.acting, self.rates.ratios, self.updates + 1
+        made = displacement_of(self.optimizers, *noted, acting, ratios, self._ages, updates)
+        if self._same_step:
+            self._step_anew(TrialStep(self.optimizers, start, made), made)
+        elif self._at_once:
+            self._measure(made, self.updates)
+        else:
+            self._pending = made
+
+    def _step_anew(self, trial: TrialStep, made: Displacement) -> None:
+        """Measure the trial step from where it began, and make it at the rate that is found."""
+        trial.take_back()
+        outcome = "raised"
+        try:
+            outcome = self._measure(made, self.updates)
+        finally:
+            if outcome == "kept":
+                self.rates.write(self._next_rate())
+            if outcome != "no_slope":
+                trial.make_anew()
+            self.rates.step_was_made(at_rest=outcome == "no_slope")
+        if outcome == "kept":
+            self._rate = max(self._rate, made.lr / FALL)
 
     def _watch(self, update: int) -> None:
         """Watch the forward passes of the update that comes, if something is to be measured with them."""
@@ -280,46 +305,29 @@ class LocalOptimumLR(Scheduler):
     # ---- the rate
 
     def _next_rate(self) -> float:
-        """Base rate, bounds, brake, warm-up and annealing, growth limit, spikes: each a stage in C."""
+        """Base rate, bounds, back-off, warm-up and annealing, growth limit, spikes: each a stage in C."""
         gg = self._seen
         if self.updates == self.warmup and self.refresh == "window":
-            self._reasons["released"] += release(self._rules["brake"], self.warmup)
-        brake = self._stage("brake", rate=1.0, gg=gg)
-        spike = self._stage("spike", rate=1.0, gg=gg, hold=held(self._rules["spike"], self.optimizers, self._ratios))
-        if self._base is None:
+            self._reasons["released"] += self._stages.release_after(self.warmup)
+        back_off = self._stages.back_off(gg)
+        spike = self._stages.spike(gg, self.optimizers, self.rates.ratios)
+        found = self._base.value
+        if found is None:
             if self._rate == 0.0:
-                self._rate = self._first_rate(gg, [p for _, p in self._with_gradients()])
-            self._written_rate = self._rate * brake * spike
-            return self._written_rate
-        base = self._stage("bounds", rate=self._base) * brake
-        factor = _core.schedule(self.anneal, self.updates, total=self.horizon, warmup=self.warmup, **self._shape)
-        if factor == 0:
-            self._say_over(self.horizon)
-        wanted = base * factor
-        self._rate = self._stage("growth", rate=wanted, previous=self._rate) if wanted > 0 else 0.0
-        self._written_rate = self._rate * spike
-        return self._written_rate
-
-    def _stage(self, name: str, **seen: float) -> float:
-        rate, _, reason = self._rules[name].update(**seen)
-        self._reasons[reason] += reason != "kept"
-        return rate
+                self._rate = self._base.first([p for _, p in self._with_gradients()], gg)
+            return self._rate * back_off * spike
+        base = self._stages.bounded(found) * back_off
+        wanted = base * self._factor()
+        self._rate = self._stages.limited(wanted, self._rate) if wanted > 0 else 0.0
+        return self._rate * spike
 
     def _before_closure(self) -> float | None:
         """A first rate, as for a gradient of unknown length; later ones were written the update before."""
-        if self._rate == 0.0 and self._base is None:
+        if self._rate == 0.0 and self._base.value is None:
             params = [p for _, p in self._moved()]
-            self._rate = self._written_rate = self._first_rate(0.0, params)
+            self._rate = self._base.first(params, 0.0)
             return self._rate
         return None
-
-    def _first_rate(self, gg: float, moved: Sequence[Tensor]) -> float:
-        self._start = xx = inner_products([moved], [(0, 0)])[0]
-        n = float(sum(p.numel() for p in moved))
-        rate, action, reason = self._rules["start"].update(xx=xx, gg=gg, n=n, dd=0.0, previous=0.0)
-        if action != "keep":
-            raise ValueError(f"no first learning rate can be had: {reason} (||x||^2 = {xx}, ||g||^2 = {gg}, n = {n})")
-        return rate
 
     # ---- what the update does
 
@@ -327,9 +335,9 @@ class LocalOptimumLR(Scheduler):
         """Whether that update is to be measured."""
         if self.observe_only and self._measured == 0 and self._failed >= PATIENCE:
             return False
-        if self._base is not None and self.refresh == "window" and update >= self.warmup:
+        if self._base.value is not None and self.refresh == "window" and update >= self.warmup:
             return self.observe_only and update % self.every == 0
-        return update < FIRST_UPDATES or update % self.every == 0 or self._base is None
+        return update < FIRST_UPDATES or update % self.every == 0 or self._base.value is None
 
     def _note_position(self, rate: float) -> None:
         self._noted = None
@@ -337,9 +345,8 @@ class LocalOptimumLR(Scheduler):
             found = list(self._with_gradients())
             check_members(self.model, found)
             params = [p for _, p in found]
-            if self._start is None:  # only observed: there was no first rate
-                self._start = inner_products([params], [(0, 0)])[0]
-            self._noted = note(self.optimizers, found, self._ratios, self._gradient_scale())
+            self._base.note_start(params)
+            self._noted = note(self.optimizers, found, self.rates.ratios, self._gradient_scale())
             if self._at_once:
                 self._sampler.hold(params)
             self._meter.copies += 1
@@ -357,11 +364,8 @@ class LocalOptimumLR(Scheduler):
         direction = Direction(self.model, params, pending.deltas, places, self._logits, origin)
         direction.behind = float(not self._at_once)
         row["displacement"] = direction.dd**0.5
-        if self._base is None and not self.observe_only:
-            n = float(sum(p.numel() for p in params))
-            rate, _, reason = self._rules["start"].update(
-                xx=direction.xx, dd=direction.dd, gg=self._seen, n=n, previous=self._rate
-            )
+        if self._base.value is None and not self.observe_only:
+            rate, reason = self._base.made_visible(direction, self._seen, self._rate)
             if reason in ("not_visible", "no_gradient"):
                 self._rate = rate
                 self._reasons[reason] += 1
@@ -406,16 +410,17 @@ class LocalOptimumLR(Scheduler):
         for name, value in statistics.items():
             if not math.isfinite(value):
                 raise Unmeasurable("not_finite", f"{name} is {value}")
-        rate, reason = self._rule_on(statistics, pending.reach, samples)
+        squares = self.schedule.sum_of_squares() if self.refresh == "window" else 0.0
+        rate, reason = self._base.learn(statistics, pending.reach, samples, squares)
         if rate and self.scope != "global" and not self.observe_only:
-            adopt(self, pending, direction, samples, measured, rate)
+            found = Measurement(pending, direction, samples, self._draw, self._meter, measured, self._base.rule_of)
+            self._base.adopt(found, rate, self.scope, self.rates.ratios)
         elif rate:
-            self._base = rate
-        elif self._base is None and reason == "no_curvature" and not self.observe_only:
-            xx = self._start or float(sum(p.numel() for p in direction.params))  # as in start.c
-            self._rate = farther(self._rules, self._rate, xx, direction.dd)
+            self._base.value = rate
+        elif self._base.value is None and reason == "no_curvature" and not self.observe_only:
+            self._rate = self._base.farther(self._rate, direction)
         self._measured += 1
-        if self._base is None and self._measured >= FIRST_UPDATES:
+        if self._base.value is None and self._measured >= FIRST_UPDATES:
             self._say(
                 "stuck",
                 f"{self._measured} measurements and no learning rate yet ({reason}): along what the optimizer does the "
@@ -423,34 +428,17 @@ class LocalOptimumLR(Scheduler):
             )
         self._draw += len(samples)
         self._reasons[reason] += 1
-        optimal, usable, _ = self._local.update(**statistics)
-        row["optimal"] = optimal if usable == "keep" else math.nan
-        row["base"] = math.nan if self._base is None else self._base
+        row["optimal"] = self._base.local(statistics)
+        row["base"] = math.nan if self._base.value is None else self._base.value
         self._history.append(**row, **dataclasses.asdict(measured), reason=reason)
         return reason
-
-    def _rule_on(
-        self, statistics: dict[str, float], reach: float, samples: Sequence[Sample]
-    ) -> tuple[float | None, str]:
-        """What the rule makes of a measurement: a rate, if it has one, and the reason."""
-        rate, action, reason = self._rules["glyder"].update(**statistics)
-        if self.refresh == "window":
-            run = energy(self.anneal, self.horizon, self.warmup, self._shape)
-            start = self._start or 0.0
-            rate, action, reason = self._rules["scale"].update(energy=run, reach=reach, start=start, **statistics)
-        return rate if action == "keep" else None, reason
 
     # ---- what the user sees
 
     @property
-    def history(self) -> np.ndarray:
-        """What was measured and decided: a structured array, one row per measurement; columns in ``glyder.FIELDS``."""
-        return self._history.array()
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """How often the rule, the stages and failed measurements gave each reason."""
-        return {reason: count for reason, count in self._reasons.items() if count}
+    def base_lr(self) -> float | None:
+        """The rate before warm-up and annealing, of the first group; None until it is found."""
+        return self._base.value
 
     @property
     def cost(self) -> tuple[float, int]:
@@ -459,12 +447,7 @@ class LocalOptimumLR(Scheduler):
 
     def explain(self) -> str:
         """What was found so far and what it means, in a few sentences."""
-        return explain(self)
-
-    def extend(self, total_steps: int) -> None:
-        """Change the horizon of the run, from the next update on. A scale that was found stays: call it early."""
-        self.horizon = checks.whole("LocalOptimumLR.extend", "total_steps", total_steps, 1)
-        self._said.discard("over")
+        return explain(self, self._base.value)
 
     def close(self) -> None:
         """Let go of optimizer and model: the rates stay as they are."""
@@ -475,23 +458,37 @@ class LocalOptimumLR(Scheduler):
 
     # ---- checkpoints
 
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs to go on to the same bits: plain values and tensors.
+    def _options(self) -> dict[str, Any]:
+        own: dict[str, Any] = {name: getattr(self, name) for name in ("every", "refresh", "scope", "observe_only")}
+        own |= {"act": "same-step" if self._same_step else "next", "estimator": type(self.estimator).__name__}
+        return self.schedule.config | own | self._base.config | self._stages.config
 
-        Where the next batch measures (``refresh="always"``, ``batches=``) that includes the last displacement.
-        """
-        return state_of(self)
+    def _state(self) -> dict[str, Any]:
+        """Where the next batch measures (``refresh="always"``, ``batches=``) that includes the last displacement."""
+        return {
+            **self._base.state(),
+            **self._meter.state(),
+            **{name: getattr(self, f"_{name}") for name in _COUNTS},
+            "stages": self._stages.state(),
+            "begun": [list(of) for of in self._ages.begun],
+            "taken": self._sampler.taken,
+            "pending": None if self._pending is None else self._pending.state(),
+        }
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken; model, optimizer and scheduler may be loaded in any order.
+    def _load(self, saved: dict[str, Any]) -> None:
+        self._noted = self._pending = None
+        if saved["pending"] is not None and not self._at_once:
+            self._pending = Displacement.of_state(saved["pending"], self.optimizers)
+        self._stages.load(saved["stages"])
+        self._base.load(saved)
+        self._meter.load(saved)
+        for name in _COUNTS:
+            setattr(self, f"_{name}", saved[name])
+        self._ages.begun, self._sampler.taken = saved["begun"], saved["taken"]
 
-        Options given to the constructor stay, but for ``total_steps``, which is the state's; a difference is said
-        once. The state is copied, not kept.
-        """
-        restore(self, state_dict)
-
-    def _go_on_with(self, pending: Displacement | None) -> None:
-        """The rest of loading: the displacement to measure, and the rate."""
-        self._noted, self._pending = None, None if self._at_once else pending
+    def _loaded(self) -> None:
         self._watch(self.updates)
-        self._write_again(self._written_rate)
+
+
+_COUNTS = ("rate", "draw", "measured", "failed")
+"""What a state holds of a scheduler as it is."""

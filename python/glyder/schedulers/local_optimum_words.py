@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from glyder.engine.scheduler import Scheduler
 from glyder.probe.outputs_loss import EstimatorError
 from glyder.probe.update_direction import Unmeasurable
-
-if TYPE_CHECKING:
-    from glyder.schedulers.local_optimum import LocalOptimumLR
-
 
 USUAL = ("kept", "first", "growth_limited", "spike", "held")
 """Reasons that are no news, or told of in a sentence of their own."""
 
 
-def explain(scheduler: LocalOptimumLR) -> str:
-    """What the scheduler found so far and what it means. See :meth:`glyder.LocalOptimumLR.explain`."""
+def explain(scheduler: Scheduler, base: float | None) -> str:
+    """What the scheduler found so far and what it means. ``base``: its rate before warm-up and annealing, if found."""
     history = scheduler.history
     usable = history[np.isfinite(history["curvature"])]
     lines = [_measured(scheduler, len(usable), len(history))]
     if len(usable):
-        lines.append(_advice(usable) if scheduler.observe_only else _found(scheduler))
+        lines.append(_advice(usable) if scheduler.observe_only else _found(scheduler, base))
         outputs = int((usable["source"] != "gradients").sum())
         if outputs:
             lines.append(
@@ -40,15 +36,15 @@ def explain(scheduler: LocalOptimumLR) -> str:
     return "\n".join(lines)
 
 
-def _measured(scheduler: LocalOptimumLR, usable: int, rows: int) -> str:
+def _measured(scheduler: Scheduler, usable: int, rows: int) -> str:
     made = f"{scheduler.updates} updates made"
     if not rows:
         return f"{made}, nothing measured yet."
     return f"{made}, {usable} of {rows} measurements usable."
 
 
-def _found(scheduler: LocalOptimumLR) -> str:
-    if scheduler._base is None:
+def _found(scheduler: Scheduler, base: float | None) -> str:
+    if base is None:
         return "No scale has been found yet: the loss did not fall along the measured directions."
     rates = ", ".join(f"{float(rate):.3g}" for rate in scheduler.get_last_lr())
     spikes, held = (scheduler.reasons.get(reason, 0) for reason in ("spike", "held"))
@@ -59,7 +55,7 @@ def _found(scheduler: LocalOptimumLR) -> str:
         else ""
     )
     now = f"with warm-up and {scheduler.anneal} annealing now {rates}"
-    return f"Base learning rate {scheduler._base:.3g}; {now}.{shortened}"
+    return f"Base learning rate {base:.3g}; {now}.{shortened}"
 
 
 def _advice(usable: np.ndarray) -> str:

@@ -1,8 +1,8 @@
-"""GLyDER as published (2311.13877): a trial step, a measurement at x_0, and x_0 - eta d in the very same update.
+"""A step made on trial, and then anew at another rate: GLyDER as published (2311.13877).
 
 The optimizer makes its step at a trial rate; then the parameters go back to x_0, the loss is measured along what it
-did, and the step is made anew at the rate that was found. A step along which the loss does not fall is taken back: of
-a negative optimum the published bound makes nothing (the floor at 0 is ours).
+did, and the step x_0 - eta d is made at the rate that was found, in the very same update. A step along which the loss
+does not fall is taken back: of a negative optimum the published bound makes nothing (the floor at 0 is ours).
 
 That is the step the optimizer would have made itself only where its displacement is linear in the rate and its state
 does not depend on it; each optimizer is asked, on a clone with small parameters.
@@ -12,60 +12,54 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict, defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from glyder.optimizers.displacement import Noted, by_group, displacement_of
+from glyder.optimizers.displacement import Displacement, by_group
 from glyder.optimizers.properties import decoupled_decay
-from glyder.vectors.inner_products import snapshot
-
-if TYPE_CHECKING:
-    from glyder.schedulers.local_optimum import LocalOptimumLR
-
-FALL = 3.0
-"""Least factor that the trial rate keeps of the last: a step that comes out near zero says nothing of the next."""
 
 RATES, STEPS, ROUNDING = (1.0, 1e-3, 1e3), 4, 1e-6
 """What linearity is tried with: rates in turn, steps, and a relative difference beyond all rounding in float64."""
 
 
-def step_anew(scheduler: LocalOptimumLR, noted: Noted) -> None:
-    """After the trial step: measure it, and make the step at the rate that was found."""
-    places, older, _ = noted
-    params = [scheduler._parameter(place) for place in places]
-    start = snapshot(older)
-    blocks = by_group(places)
-    trial = scheduler._acting
-    updates = scheduler.updates + 1
-    made = displacement_of(scheduler.optimizers, *noted, trial, scheduler._ratios, scheduler._ages, updates)
-    tried = {key: _rate(scheduler, key) for key in blocks}
-    for p, x in zip(params, start, strict=True):
-        p.copy_(x)
-    outcome = "raised"
-    try:
-        outcome = scheduler._measure(made, scheduler.updates)
-    finally:
-        if outcome == "kept":
-            scheduler._write(scheduler._next_rate())
-        if outcome != "no_slope":
-            for (o, g), indices in blocks.items():
-                rate = _rate(scheduler, (o, g))
-                decay = decoupled_decay(scheduler.optimizers[o], scheduler.optimizers[o].param_groups[g])
-                for i in indices:
-                    step = made.deltas[i].mul_(rate / tried[o, g]).add_(start[i], alpha=rate * decay)
-                    params[i].copy_(start[i].to(step.dtype) - step)
-            scheduler._last_lr = scheduler._rates()
-        else:
-            scheduler._last_lr = [lr * 0 for lr in scheduler._rates()]
-    if outcome == "kept":
-        scheduler._rate = max(scheduler._rate, trial / FALL)
+class TrialStep:
+    """A step that was just made.
 
+    Args:
+        optimizers: that made it.
+        start: the parameters before it, whose memory it takes.
+        made: what it did.
+    """
 
-def _rate(scheduler: LocalOptimumLR, key: tuple[int, int]) -> float:
-    return float(scheduler.optimizers[key[0]].param_groups[key[1]]["lr"])
+    def __init__(self, optimizers: Sequence[Optimizer], start: Sequence[Tensor], made: Displacement) -> None:
+        self._optimizers, self._start, self._made = optimizers, start, made
+        self._blocks = by_group(made.places)
+        self._params: list[Tensor] = [
+            optimizers[p.optimizer].param_groups[p.group]["params"][p.index] for p in made.places
+        ]
+        self._tried = {key: self._rate(*key) for key in self._blocks}
+
+    def _rate(self, o: int, g: int) -> float:
+        return float(self._optimizers[o].param_groups[g]["lr"])
+
+    def take_back(self) -> None:
+        """Go back to where it began."""
+        for p, x in zip(self._params, self._start, strict=True):
+            p.copy_(x)
+
+    def make_anew(self) -> None:
+        """Make it at the rates that the groups have now. Takes the memory of what it did."""
+        for (o, g), indices in self._blocks.items():
+            rate = self._rate(o, g)
+            decay = decoupled_decay(self._optimizers[o], self._optimizers[o].param_groups[g])
+            for i in indices:
+                start = self._start[i]
+                step = self._made.deltas[i].mul_(rate / self._tried[o, g]).add_(start, alpha=rate * decay)
+                self._params[i].copy_(start.to(step.dtype) - step)
 
 
 def check_linear(optimizer: Optimizer) -> None:
