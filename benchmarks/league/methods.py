@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import glyder
 from benchmarks.league import optimizers
 from benchmarks.league.workload import Cell, Task
-from glyder._checks import window
+from glyder._checks import measurement_phase
 
 
 def check(name: str, beside: tuple[str, ...], recipes: Collection[str], optimizer: str, recipe: str) -> None:
@@ -70,7 +70,7 @@ class Scheduled:
 
 def warmup_steps(kind: str, steps: int) -> int:
     """Updates of warm-up: ``"none"``, ``"5%"`` of the run, or ``"glyder"``: a quarter of it, 100 at most."""
-    return {"none": 0, "5%": max(1, round(0.05 * steps)), "glyder": window(steps)}[kind]
+    return {"none": 0, "5%": max(1, round(0.05 * steps)), "glyder": measurement_phase(steps)}[kind]
 
 
 class Tuned(Scheduled):

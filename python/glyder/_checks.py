@@ -49,20 +49,20 @@ def function(call: str, name: str, value: Any, does: str) -> None:
         raise TypeError(f"{call}({name}=...) must be {does}, got {value!r}")
 
 
-def window(horizon: int | None) -> int:
-    """Updates of the measuring window: 100, or a quarter of a short run; of a very short one 10, at most half."""
-    return 100 if horizon is None else min(100, max(horizon // 4, min(10, horizon // 2)))
+def measurement_phase(total_steps: int | None) -> int:
+    """Updates of the measurement phase: 100, or a quarter of a short run; of a very short one 10, at most half."""
+    return 100 if total_steps is None else min(100, max(total_steps // 4, min(10, total_steps // 2)))
 
 
-def search(horizon: int | None) -> int:
+def search(total_steps: int | None) -> int:
     """Updates of the search for a peak: a tenth of the run, but 8 to 80, and at most half of it."""
-    return 80 if horizon is None else min(80, max(horizon // 10, 8), max(horizon // 2, 1))
+    return 80 if total_steps is None else min(80, max(total_steps // 10, 8), max(total_steps // 2, 1))
 
 
-def schedule(call: str, name: str, value: Any, horizon: int | None, warmup: int) -> tuple[str, dict[str, float]]:
+def schedule(call: str, name: str, value: Any, total_steps: int | None, warmup: int) -> tuple[str, dict[str, float]]:
     """Name and parameters of an annealing schedule."""
     if value == "auto":
-        value = "rsqrt" if horizon is None else "linear"
+        value = "rsqrt" if total_steps is None else "linear"
     pair = value if isinstance(value, tuple) and len(value) == 2 else (value, {})
     kind, parameters = ("constant", {}) if value is None else pair
     if not isinstance(kind, str) or kind not in _core.schedules() or not isinstance(parameters, dict):
@@ -72,8 +72,8 @@ def schedule(call: str, name: str, value: Any, horizon: int | None, warmup: int)
             f"got {value!r}"
         )
     try:
-        _core.schedule(kind, 0, total=horizon, warmup=warmup, **parameters)
+        _core.schedule(kind, 0, total=total_steps, warmup=warmup, **parameters)
     except (TypeError, ValueError) as error:
-        hint = "; give total_steps" if horizon is None else ""
+        hint = "; give total_steps" if total_steps is None else ""
         raise type(error)(f"{call}({name}={value!r}): {error}{hint}") from None
     return kind, dict(parameters)

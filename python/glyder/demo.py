@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glyder._checks import window
+from glyder._checks import measurement_phase
 from glyder.schedulers.annealed import AnnealedLR
 from glyder.schedulers.glyder import GlyderLR
 
@@ -140,7 +140,7 @@ def train(run: Run) -> Result:
         scheduler = GlyderLR(optimizer, total_steps=run.steps)
     else:
         optimizer = build(model.parameters(), lr=run.peak)
-        scheduler = AnnealedLR(optimizer, run.steps, "linear", warmup=window(run.steps))
+        scheduler = AnnealedLR(optimizer, run.steps, "linear", warmup=measurement_phase(run.steps))
     losses, rates = [], []
     for batch in batches(len(y), run.steps, run.seed):
         loss = F.cross_entropy(model(x[batch]), y[batch])

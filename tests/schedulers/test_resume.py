@@ -183,7 +183,7 @@ OTHER: dict[type, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 @BOTH
-def test_other_options_and_another_horizon_are_told(make: Any) -> None:
+def test_other_options_and_another_total_steps_are_told(make: Any) -> None:
     options, named = OTHER[make]
     _, _, first = _saved(make)
     _, _, second = _saved(make, 0, total_steps=60, **options)
@@ -407,7 +407,7 @@ def test_a_state_without_a_key_is_refused(optimizer: Any) -> None:
 
 @SEARCHED
 def test_a_search_that_was_extended_goes_on_as_it_was(optimizer: Any) -> None:
-    """Its length is that of the horizon that it was given on the way, not that of the constructor."""
+    """Its length is that of the total_steps that it was given on the way, not that of the constructor."""
     model, o, first = _saved(glyder.GlyderLR, 4, optimizer, total_steps=400)
     first.extend(100)
     model2, o2, second = _saved(glyder.GlyderLR, 0, optimizer, total_steps=100)

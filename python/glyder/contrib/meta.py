@@ -44,7 +44,7 @@ class MetaLR(RuleLR):
     :memory: 0
     :optimizers: any that follows its rate; trained on plain SGD
     :use: SGD on classification, much like what the net was trained on
-    :avoid: anything else: it knows neither the scale of the gradients nor the horizon, and does not see divergence
+    :avoid: anything else: it knows neither the scale of the gradients nor the run's length, and does not see divergence
     """
 
     RULE = "meta"

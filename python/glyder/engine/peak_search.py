@@ -145,7 +145,7 @@ class PeakSearch:
         assert self.now is not None
         search, self.now = self.now, None
         self.peak, self.found = peak, done
-        self.begun = max(done, checks.window(total_steps))
+        self.begun = max(done, checks.measurement_phase(total_steps))
         self.floor = 0.0 if isinstance(search, EdgeSearch) else self.rate
         return search.finish()
 

@@ -103,7 +103,7 @@ class RuleLR(Scheduler):
             on the way, or that rested at ``lr=0`` and is given a rate, goes on from the ratio of that rate to the first
             group's present one.
         config: of the rule.
-        total_steps: number of updates of the whole run; needed by schedules with a horizon.
+        total_steps: number of updates of the whole run; needed by schedules with an end.
         anneal: a schedule as for ``GlyderLR``, as a factor on the rule's rate. None: the rule's rate as it is.
         warmup: updates of linear warm-up, a factor on the rule's rate.
         min_lr, max_lr: bounds of the rule's rate, before warm-up and annealing.

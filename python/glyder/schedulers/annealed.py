@@ -27,11 +27,11 @@ class AnnealedLR(LRScheduler):
     ``wsd``          1, then linear to 0 over the last ``decay_fraction`` of ``total_steps``
     ``cooldown``     1, then 1 - sqrt to 0 over the last ``decay_fraction`` of ``total_steps`` (2405.18392)
     ``multistep``    gamma^m, m the number of ``first``, ``second``, ``third`` that are <= u
-    ``rsqrt``        sqrt(max(warmup, 1)/(t + 1)), without a horizon
-    ``exponential``  gamma^((t - warmup)/period), without a horizon
-    ``step``         gamma^floor((t - warmup)/period), without a horizon
+    ``rsqrt``        sqrt(max(warmup, 1)/(t + 1)), without an end
+    ``exponential``  gamma^((t - warmup)/period), without an end
+    ``step``         gamma^floor((t - warmup)/period), without an end
     ``restarts``     ``cosine`` over cycles of period, period*multiplier, ... updates (SGDR, 1608.03983), without
-                     a horizon; where a cycle ends between two updates, the later is on its way in the next
+                     an end; where a cycle ends between two updates, the later is on its way in the next
     ===============  =======================================================================================
 
     ``multistep`` as it stands (gamma 0.1 at 0.5 and 0.75) is, on SGD with momentum 0.8 and weight decay 5e-4, the
@@ -44,7 +44,7 @@ class AnnealedLR(LRScheduler):
 
     Args:
         optimizer: the optimizer whose rates to schedule.
-        total_steps: number of updates; not needed without a horizon.
+        total_steps: number of updates; not needed without an end.
         anneal: name of the schedule.
         warmup: updates of linear warm-up; 0 for none.
         last_epoch: count to resume from, as in torch.

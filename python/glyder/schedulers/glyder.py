@@ -79,7 +79,7 @@ class GlyderLR(Scheduler):
             ``GradScaler``, call ``scaler.unscale_`` on each before the first is stepped.
         model: not needed; with SGD its buffers (BatchNorm) are set back with the parameters.
         loss: not needed, and not looked at; here so that it may be given.
-        total_steps: updates of the whole run, at least 20. Without it the run has no horizon, and ``anneal`` is
+        total_steps: updates of the whole run, at least 20. Without it the run has no end, and ``anneal`` is
             ``"rsqrt"``.
         anneal: ``"linear"`` (default), ``"cosine"``, ``"polynomial"``, ``"wsd"``, ``"rsqrt"``, ``"constant"`` or None
             (the same), or a pair ``("polynomial", {"power": 2.0})``.

@@ -60,7 +60,7 @@ class GradientNormLR(LocalOptimumLR):
     :passes: 3 for each of ``n_batches`` at a measurement, and those of the estimator (none where ``L`` is given)
     :memory: 2 and ``n_batches`` gradients at a measurement
     :optimizers: SGD without momentum and weight decay
-    :use: as the theory has it: the rate falls by itself as noise takes over, with no schedule and no horizon
+    :use: as the theory has it: the rate falls by itself as noise takes over, with no schedule and no end in view
     :avoid: the end of the run is known: ``GlyderLR`` anneals towards it
     """
 

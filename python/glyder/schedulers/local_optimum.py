@@ -56,7 +56,7 @@ class LocalOptimumLR(Scheduler):
     .. math:: \eta^* = \frac{\langle \nabla f, d \rangle}{d^\top C d}
        \qquad \text{(2311.13877, Corollary 2.2, with } d^\top C d = L \|d\|^2 \text{)}
 
-    By default eta* and the noise that the run can bear, measured over a window, give one scale that is annealed
+    By default eta* and the noise that the run can bear, measured over a phase, give one scale that is annealed
     (``csrc/rules/scale.c`` has the formula); ``refresh="always"`` follows ``scale`` times eta* itself.
 
     The starting rate of the optimizer plays no part, only the ratios between its groups do. An update is measured with
@@ -65,10 +65,10 @@ class LocalOptimumLR(Scheduler):
     Args:
         optimizer: any torch optimizer, or a list of optimizers that together train ``model``.
         model: the module that the training loop calls.
-        total_steps: updates of the whole run, at least 20. Without it it has no horizon, and ``anneal`` is ``"rsqrt"``.
+        total_steps: updates of the whole run, at least 20. Without it it has no end, and ``anneal`` is ``"rsqrt"``.
         anneal: ``"linear"`` (default), ``"cosine"``, ``"polynomial"``, ``"wsd"``, ``"rsqrt"``, ``"constant"`` or None
             (the same), or a pair ``("polynomial", {"power": 2.0})``.
-        warmup: updates of linear warm-up, which are also the measuring window. Default: 100, or a quarter of
+        warmup: updates of linear warm-up, which are also the measurement phase. Default: 100, or a quarter of
             ``total_steps`` where that is less (but 10, or half of a run that is shorter than 20).
         every: updates between measurements, after the first 20.
         refresh: ``"window"`` measures during the warm-up, and then keeps one scale for the whole run. ``"always"``
@@ -168,7 +168,7 @@ class LocalOptimumLR(Scheduler):
         self.model = model
         total = None if total_steps is None else whole("total_steps", total_steps, 1)
         self.every, self.refresh, self.scope = whole("every", every, 1), refresh, scope
-        warmup = checks.window(total) if warmup is None else whole("warmup", warmup, 0)
+        warmup = checks.measurement_phase(total) if warmup is None else whole("warmup", warmup, 0)
         if total is not None and warmup > total:
             raise ValueError(f"LocalOptimumLR(warmup=...) must be <= total_steps={total}, got {warmup}")
         schedule = Schedule("LocalOptimumLR", anneal, total, warmup)
