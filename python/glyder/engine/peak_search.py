@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from glyder import _checks as checks
 from glyder.engine.cosine_search import CosineSearch, Found
 from glyder.engine.edge_search import OVERFLOW, EdgeSearch
+from glyder.engine.schedule import Schedule
 from glyder.optimizers.parameter_ref import ParameterRef
 from glyder.optimizers.properties import descends
 
@@ -32,8 +33,8 @@ class PeakSearch:
     Args:
         optimizers: those that are stepped.
         ratios: of the groups' rates to the reference rate.
-        total_steps: updates of the run; None where it has no end.
-        warmup: updates of the search, where they are given.
+        schedule: of the run; its warm-up are the updates of the search, or of the way to a peak that is given.
+        updates: of the search, where they are given.
         peak: where it is given.
         model: whose buffers go back with the parameters, if any.
 
@@ -42,7 +43,7 @@ class PeakSearch:
         given: the peak that was given, or None.
         peak: the one that was given or found, before scale and bounds; None until then.
         rate: of the search, before bounds; then the last one of the schedule.
-        updates: that the search may take; with a given peak those of the warm-up.
+        given_updates: of the search, or None.
         found: updates that it took.
         floor: its last rate, where training goes on from it.
         begun: the update that annealing begins at.
@@ -54,36 +55,36 @@ class PeakSearch:
         self,
         optimizers: Sequence[Optimizer],
         ratios: Sequence[Sequence[float]],
-        total_steps: int | None,
-        warmup: int | None,
+        schedule: Schedule,
+        updates: int | None,
         peak: float | None,
         model: nn.Module | None,
     ) -> None:
-        self._optimizers, self._ratios, self._model = optimizers, ratios, model
-        self.given_updates, self.given, self.peak = warmup, peak, peak
-        self.updates = search_updates(total_steps, warmup, peak)
-        self.now = None if peak is not None else self._new(self.updates)
-        self.begun, self.found, self.copies = self.updates, 0, 0
+        self._optimizers, self._ratios, self._model, self._schedule = optimizers, ratios, model, schedule
+        self.given_updates, self.given, self.peak = updates, peak, peak
+        self.now = self._new() if peak is None else None
+        self.begun, self.found, self.copies = schedule.warmup, 0, 0
         self.rate = self.floor = 0.0
         self.row: dict[str, Any] = {}
 
-    def _new(self, updates: int) -> CosineSearch | EdgeSearch:
-        updates = max(updates, 1)
+    def _new(self) -> CosineSearch | EdgeSearch:
+        updates = max(self._schedule.warmup, 1)
         if all(descends(o) for o in self._optimizers):
             return EdgeSearch(self._optimizers, self._ratios, updates, self._model)
         return CosineSearch(self._optimizers, updates)
 
-    def _updates(self, total_steps: int | None) -> int:
-        """Of the search in a run of this length; the warm-up to a peak that is given stays as it is."""
-        return self.updates if self.given is not None else search_updates(total_steps, self.given_updates, None)
+    def _fit(self, total_steps: int | None) -> None:
+        """Give the search the length that it has in a run of so many updates; the way to a given peak stays."""
+        if self.given is None:
+            self._schedule.warmup = search_updates(total_steps, self.given_updates)
 
-    def lengthen(self, total_steps: int) -> bool:
-        """The run has so many updates now. Whether a search that goes on has fewer than it was given."""
-        self.updates = self._updates(total_steps)
+    def lengthen(self) -> bool:
+        """The run has another number of updates now. Whether a search that goes on has fewer than it was given."""
+        self._fit(self._schedule.total_steps)
         if self.now is None:
             return False
-        self.now.lengthen(max(self.updates, 1))
-        return self.given_updates is not None and self.updates < self.given_updates
+        self.now.lengthen(max(self._schedule.warmup, 1))
+        return self.given_updates is not None and self._schedule.warmup < self.given_updates
 
     # ---- an update
 
@@ -113,39 +114,35 @@ class PeakSearch:
         if self.now is not None:
             self.now.forget()
 
-    def look(
-        self, found: Found, gg: float, squares: float, top: float, done: int, total_steps: int | None
-    ) -> tuple[bool, str]:
+    def look(self, found: Found, gg: float, top: float, done: int) -> tuple[bool, str]:
         """With the gradients of the next update: whether parameters were set back, and the reason for what was done.
 
         Args:
             found: what the update to come will move.
             gg: squared length of its gradients.
-            squares: sum of the squared schedule factors over the run.
             top: the highest rate there is.
             done: updates made so far.
-            total_steps: of the run.
         """
         self.row = {}
         if self.now is None:
             return False, "kept"
         if self.given is not None:  # a state was loaded that was saved in a search
-            return self._settle(self.given, done, total_steps), "given"
-        rate, reason = self.now.look(self.rate, found, gg, squares, top)
+            return self._settle(self.given, done), "given"
+        rate, reason = self.now.look(self.rate, found, gg, self._schedule.sum_of_squares(), top)
         self.row = self.now.row
         if reason in ENDS:
-            return self._settle(rate, done, total_steps), reason
+            return self._settle(rate, done), reason
         self.rate = rate
         if reason != "restarted":
             return False, reason
         return (self.now.undo() if isinstance(self.now, CosineSearch) else self.now.finish()), reason
 
-    def _settle(self, peak: float, done: int, total_steps: int | None) -> bool:
+    def _settle(self, peak: float, done: int) -> bool:
         """The search is over, and the peak known: whether parameters were set back."""
         assert self.now is not None
         search, self.now = self.now, None
         self.peak, self.found = peak, done
-        self.begun = max(done, checks.measurement_phase(total_steps))
+        self.begun = max(done, checks.measurement_phase(self._schedule.total_steps))
         self.floor = 0.0 if isinstance(search, EdgeSearch) else self.rate
         return search.finish()
 
@@ -184,17 +181,15 @@ class PeakSearch:
 
     def state(self) -> dict[str, Any]:
         """Plain values and tensors."""
-        names = ("peak", "found", "floor", "begun", "rate", "copies")
-        return {name: getattr(self, name) for name in names} | {
-            "search": None if self.now is None else self.now.state()
-        }
+        search = None if self.now is None else self.now.state()
+        return {name: getattr(self, name) for name in _PLAIN} | {"search": search}
 
     def check(self, state: dict[str, Any]) -> None:
         """Refuse the state of a search of another kind or in other parameters."""
         saved = state["search"]
         if saved is None:
             return
-        kind, here = (EdgeSearch if "begin" in saved else CosineSearch), self._new(1)
+        kind, here = (EdgeSearch if "begin" in saved else CosineSearch), self._new()
         if not isinstance(here, kind):
             names = ", ".join(type(o).__name__ for o in self._optimizers)
             raise ValueError(
@@ -221,21 +216,23 @@ class PeakSearch:
     def load(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state`, in a run of ``state["total_steps"]`` updates. A peak that is given stays: a search
         that goes on ends with it in the next update. One that was closed in its search begins another."""
-        updates = self._updates(state["total_steps"])
-        search = None
-        if state["search"] is not None:
-            search = self._new(updates)
-            search.load(state["search"])
-        elif state["peak"] is None and self.given is None:
-            search = self._new(updates)
-        self.updates, self.now, self.row = updates, search, {}
-        for name in ("peak", "found", "floor", "begun", "rate", "copies"):
+        self._fit(state["total_steps"])
+        begun = state["search"] is not None or (state["peak"] is None and self.given is None)
+        self.now, self.row = self._new() if begun else None, {}
+        if self.now is not None and state["search"] is not None:
+            self.now.load(state["search"])
+        for name in _PLAIN:
             setattr(self, name, state[name])
-        self.peak = state["peak"] if self.given is None else self.given
+        if self.given is not None:
+            self.peak = self.given
 
 
-def search_updates(total_steps: int | None, given: int | None, peak: float | None) -> int:
-    """Updates of a search in a run of this length, of which it has at most half; with a peak, of the warm-up."""
+_PLAIN = ("peak", "found", "floor", "begun", "rate", "copies")
+"""What a state holds of a search as it is."""
+
+
+def search_updates(total_steps: int | None, given: int | None) -> int:
+    """Updates of a search in a run of this length, of which it has at most half."""
     if given is None:
         return checks.search(total_steps)
-    return given if total_steps is None or peak is not None else min(given, total_steps // 2)
+    return given if total_steps is None else min(given, total_steps // 2)

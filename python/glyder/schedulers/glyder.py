@@ -6,7 +6,6 @@ batch along the displacement just made (``csrc/rules/peak.c``).
 
 from __future__ import annotations
 
-import functools
 import logging
 import math
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from torch.optim import Optimizer
 from glyder import _checks as checks
 from glyder.engine.gradient_watch import GradientWatch
 from glyder.engine.history import History
-from glyder.engine.peak_search import PeakSearch, search_updates
+from glyder.engine.peak_search import PeakSearch
 from glyder.engine.schedule import Given, Schedule
 from glyder.engine.scheduler import Scheduler
 from glyder.engine.stages import Stages, bounds_of
@@ -132,8 +131,6 @@ class GlyderLR(Scheduler):
         loss: Any = None,
         **moved: Any,
     ) -> None:
-        number = functools.partial(checks.number, "GlyderLR")
-        whole = functools.partial(checks.whole, "GlyderLR")
         for name in moved:
             if name in MOVED:
                 raise TypeError(f"GlyderLR({name}=...) is no option any more; what has it now: {MOVED[name]}")
@@ -143,30 +140,32 @@ class GlyderLR(Scheduler):
                 f"GlyderLR(model=...) must be a torch.nn.Module or None, got {type(model).__name__}; it is not needed: "
                 "leave it out"
             )
-        total = None if total_steps is None else whole("total_steps", total_steps, 1)
-        given_warmup = None if warmup is None else whole("warmup", warmup, 0)
-        if total is not None and given_warmup is not None and given_warmup > total:
-            raise ValueError(f"GlyderLR(warmup=...) must be <= total_steps={total}, got {given_warmup}")
-        if total is not None and given_warmup is not None and peak_lr is None and 2 * given_warmup > total:
+        total = None if total_steps is None else checks.whole("GlyderLR", "total_steps", total_steps, 1)
+        updates = checks.search(total) if warmup is None else checks.whole("GlyderLR", "warmup", warmup, 0)
+        if total is not None and updates > total:
+            raise ValueError(f"GlyderLR(warmup=...) must be <= total_steps={total}, got {updates}")
+        if total is not None and warmup is not None and peak_lr is None and 2 * updates > total:
             raise ValueError(
                 f"GlyderLR(warmup=...) must be at most half of total_steps={total} where a peak is searched, "
-                f"got {given_warmup}: leave it out, or give a peak_lr that is known"
+                f"got {updates}: leave it out, or give a peak_lr that is known"
             )
-        schedule = Schedule("GlyderLR", anneal, total, search_updates(total, given_warmup, peak_lr))
+        schedule = Schedule("GlyderLR", anneal, total, updates)
         self.scale = scale
         self._given_bounds = bounds_of("GlyderLR", min_lr, max_lr)
-        given = None if peak_lr is None else number("peak_lr", peak_lr, 0, above=True, finite=True)
+        if peak_lr is not None:
+            peak_lr = checks.number("GlyderLR", "peak_lr", peak_lr, 0, above=True, finite=True)
         super().__init__(optimizer, schedule, History(SEARCHED, ("reason",)))
         self._stages = Stages(self._reasons, self._given_bounds)
         self._bound()
         self._follows = any(follows_gradients(o) for o in self.optimizers)
-        if given is None and total is not None and total < SHORTEST:
+        if peak_lr is None and total is not None and total < SHORTEST:
             self._say(
                 "short",
                 f"GlyderLR(total_steps={total}) leaves few updates to find a peak in, and fewer to use it: runs "
                 f"below {SHORTEST} updates are not tested. Give peak_lr, if a good one is known",
             )
-        self.search = PeakSearch(self.optimizers, self.rates.ratios, total, given_warmup, given, model)
+        updates_given = None if warmup is None else updates
+        self.search = PeakSearch(self.optimizers, self.rates.ratios, schedule, updates_given, peak_lr, model)
         self._watch = GradientWatch()
         self._attach()
 
@@ -233,9 +232,7 @@ class GlyderLR(Scheduler):
 
     def _look(self, gg: float) -> bool:
         """Let the search see the gradients; whether it set parameters back."""
-        total, squares = self.schedule.total_steps, self.schedule.sum_of_squares()
-        found, top = list(self._with_gradients()), self._stages.bounds[1]
-        back, reason = self.search.look(found, gg, squares, top, self.updates, total)
+        back, reason = self.search.look(list(self._with_gradients()), gg, self._stages.bounds[1], self.updates)
         if self.search.given is None:
             self._reasons[reason] += 1
         if self.search.row:
@@ -245,7 +242,7 @@ class GlyderLR(Scheduler):
             self._stages.release()
             LOG.info(
                 "glyder: peak learning rate %.3g for %s, found in %d of %s updates",
-                self.peak_lr, type(self.optimizer).__name__, self.updates, total or "any number of",
+                self.peak_lr, type(self.optimizer).__name__, self.updates, self.schedule.total_steps or "any number of",
             )  # fmt: skip
         return back
 
@@ -358,9 +355,7 @@ class GlyderLR(Scheduler):
         A search goes on at the length that this gives it; a ``warmup`` that was given stays, up to half of the run.
         """
         super().extend(total_steps)
-        cut = self.search.lengthen(total_steps)
-        self.schedule.warmup = self.search.updates
-        if cut:
+        if self.search.lengthen():
             self._say(
                 "warmup",
                 f"warmup={self.search.given_updates} is more than half of total_steps={total_steps}: the search has "
@@ -404,7 +399,6 @@ class GlyderLR(Scheduler):
         self._stages.load(saved["stages"])
         self.search.load(saved)
         self._watch.load(saved)
-        self.schedule.warmup = self.search.updates
 
     def _loaded(self) -> None:
         self._bound()
