@@ -15,8 +15,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from glyder import _core, segments
-from glyder.segments import pack
+from glyder import _core
+from glyder.vectors import segments
+from glyder.vectors.segments import pack
 
 ENTRIES = ["table", "pointer"] if segments._BY_TABLE else ["pointer"]
 
@@ -321,7 +322,8 @@ def run(entry: str, code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_entry_is_chosen_by_the_environment() -> None:
-    code = "from glyder import _core, segments; print(segments._BY_TABLE, len(_core.tensor_types()))"
+    code = "from glyder import _core; from glyder.vectors.segments import _BY_TABLE as table; "
+    code += "print(table, len(_core.tensor_types()))"
     assert run("pointer", code).stdout.split() == ["False", "0"]
     has_table = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")
     assert run("", code).stdout.split()[0] == str(has_table)

@@ -5,12 +5,13 @@
 """
 
 from glyder._core import __version__
-from glyder.adgd import AdGDLR
-from glyder.annealing import AnnealedLR
-from glyder.armijo import ArmijoLR
-from glyder.autosgd import AutoSGDLR
-from glyder.base import GlyderWarning
-from glyder.estimators import (
+from glyder.contrib.autosgd import AutoSGDLR
+from glyder.contrib.meta import MetaLR
+from glyder.contrib.regime import RegimeLR
+from glyder.contrib.sign_sgd import SignSGD
+from glyder.engine.history import FIELDS
+from glyder.engine.scheduler import GlyderWarning
+from glyder.probe.estimators import (
     Estimator,
     GaussNewton,
     GaussNewtonBartlett,
@@ -19,20 +20,19 @@ from glyder.estimators import (
     Sample,
     Smoothness,
 )
-from glyder.glyder_lr import SEARCHED, GlyderLR
-from glyder.gradient_norm import GradientNormLR
-from glyder.history import FIELDS
-from glyder.hypergradient import HypergradientLR
-from glyder.line_search import LineSearch
-from glyder.local_optimum import LocalOptimumLR
-from glyder.meta import MetaLR
-from glyder.ntlr import NewtonLR
-from glyder.outputs_loss import EstimatorError
-from glyder.polyak import PolyakLR
-from glyder.regime import RegimeLR
-from glyder.secant import SecantLR
-from glyder.sign_sgd import SignSGD
-from glyder.stochastic_bb import StochasticBBLR
+from glyder.probe.outputs_loss import EstimatorError
+from glyder.rules.adgd import AdGDLR
+from glyder.rules.armijo import ArmijoLR
+from glyder.rules.hypergradient import HypergradientLR
+from glyder.rules.line_search import LineSearch
+from glyder.rules.ntlr import NewtonLR
+from glyder.rules.polyak import PolyakLR
+from glyder.rules.secant import SecantLR
+from glyder.rules.stochastic_bb import StochasticBBLR
+from glyder.schedulers.annealed import AnnealedLR
+from glyder.schedulers.glyder import SEARCHED, GlyderLR
+from glyder.schedulers.gradient_norm import GradientNormLR
+from glyder.schedulers.local_optimum import LocalOptimumLR
 
 __all__ = [
     "FIELDS",

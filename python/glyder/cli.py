@@ -16,7 +16,8 @@ def info() -> dict[str, Any]:
     import torch
 
     import glyder
-    from glyder import _core, segments
+    from glyder import _core
+    from glyder.vectors import segments
 
     return {
         "glyder": glyder.__version__,

@@ -25,9 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glyder.annealing import AnnealedLR
-from glyder.glyder_lr import GlyderLR
-from glyder.options import window
+from glyder._checks import measurement_phase
+from glyder.schedulers.annealed import AnnealedLR
+from glyder.schedulers.glyder import GlyderLR
 
 BATCH = 32
 STEPS = 600
@@ -140,7 +140,7 @@ def train(run: Run) -> Result:
         scheduler = GlyderLR(optimizer, total_steps=run.steps)
     else:
         optimizer = build(model.parameters(), lr=run.peak)
-        scheduler = AnnealedLR(optimizer, run.steps, "linear", warmup=window(run.steps))
+        scheduler = AnnealedLR(optimizer, run.steps, "linear", warmup=measurement_phase(run.steps))
     losses, rates = [], []
     for batch in batches(len(y), run.steps, run.seed):
         loss = F.cross_entropy(model(x[batch]), y[batch])
@@ -200,7 +200,7 @@ def interval(ratios: np.ndarray) -> tuple[float, float]:
 
 def copy_cost(model: str) -> float:
     """Cost of one copy of the parameters, in training steps, measured."""
-    from glyder.measure import snapshot
+    from glyder.vectors.inner_products import snapshot
 
     torch.set_num_threads(1)
     x, y = digits()["train"]

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 import glyder
 from glyder import _core, cli
 from glyder.catalogue import BEGIN, END, catalogue, facts_of, renewed
-from glyder.rule_lr import RuleLR
+from glyder.rules.rule_lr import RuleLR
 
 PAGE = Path(__file__).parents[2] / "docs" / "rules.md"
 

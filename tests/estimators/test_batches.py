@@ -21,9 +21,9 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from glyder.batches import Cycle, Sibling, batches_of
-from glyder.estimators import EstimatorError, GaussNewton, GaussNewtonBartlett, Projection
-from glyder.sampling import Sampler as Source
+from glyder.probe.estimators import EstimatorError, GaussNewton, GaussNewtonBartlett, Projection
+from glyder.probe.extra_batches import Cycle, Sibling, batches_of
+from glyder.probe.samples import Sampler as Source
 
 from . import truth
 from .test_no_trace import no_trace, switches

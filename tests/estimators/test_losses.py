@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glyder.estimators import EstimatorError, GaussNewton, GaussNewtonBartlett, Projection
+from glyder.probe.estimators import EstimatorError, GaussNewton, GaussNewtonBartlett, Projection
 
 from . import truth
 
@@ -390,7 +390,7 @@ def test_a_gradient_that_the_optimizer_owns_is_not_the_outputs() -> None:
 
 
 def test_no_gradient() -> None:
-    from glyder.direction import Unmeasurable
+    from glyder.probe.update_direction import Unmeasurable
 
     with pytest.raises(Unmeasurable, match="no gradient reached the outputs"):
         measured(Table(torch.randn(N, C)), lambda z: 0 * z.sum(), deltas=[torch.randn(N, C)])

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from glyder import measure
-from glyder.measure import displace, inner_products, shifted, snapshot
+from glyder.vectors import inner_products as measure
+from glyder.vectors.inner_products import displace, inner_products, shifted, snapshot
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128]
 WAYS = ["c", "torch"]

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint
 
-from glyder.estimators import GaussNewton, GaussNewtonBartlett, Projection
-from glyder.sampling import Sampler
+from glyder.probe.estimators import GaussNewton, GaussNewtonBartlett, Projection
+from glyder.probe.samples import Sampler
 
 from . import truth
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from glyder.direction import Direction
-from glyder.estimators import Estimator, GaussNewton, GaussNewtonBartlett, Projection, Smoothness
+from glyder.probe.estimators import Estimator, GaussNewton, GaussNewtonBartlett, Projection, Smoothness
+from glyder.probe.update_direction import Direction
 
 from . import truth
 

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from glyder.direction import Unmeasurable
-from glyder.estimators import GaussNewton, GaussNewtonBartlett, Projection
-from glyder.stream import OutputError, TrainingStream, outputs_of
+from glyder.probe.capture import OutputError, TrainingStream, outputs_of
+from glyder.probe.estimators import GaussNewton, GaussNewtonBartlett, Projection
+from glyder.probe.update_direction import Unmeasurable
 
 from . import truth
 

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, hessian, jvp
 
-from glyder import estimators
-from glyder.direction import Direction
-from glyder.measure import inner_products
+from glyder.probe import estimators
+from glyder.probe.update_direction import Direction
+from glyder.vectors.inner_products import inner_products
 
 from .truth import direction_of, sample_of
 

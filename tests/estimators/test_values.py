@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from glyder.estimators import GaussNewton, GaussNewtonBartlett, Projection, Smoothness
+from glyder.probe.estimators import GaussNewton, GaussNewtonBartlett, Projection, Smoothness
 
 from . import truth
 

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from glyder.direction import Direction
-from glyder.estimators import Sample
-from glyder.sampling import Sampler
+from glyder.probe.estimators import Sample
+from glyder.probe.samples import Sampler
+from glyder.probe.update_direction import Direction
 
 Loss = Callable[[Any], Tensor]
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 import glyder
-from glyder.rule_lr import RuleLR
+from glyder.rules.rule_lr import RuleLR
 
 
 @dataclass(frozen=True)

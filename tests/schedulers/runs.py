@@ -20,9 +20,9 @@ import glyder
 
 from .problems import CLASSES, HIDDEN, INPUTS, batch, mlp
 
-UPDATES, WINDOW = 34, 12
-STOPS = (0, 1, 6, WINDOW, WINDOW + 1, 25)
-"""Before the start, inside of the measuring window (with "always" a displacement waits then), at its end, after it.
+UPDATES, PHASE = 34, 12
+STOPS = (0, 1, 6, PHASE, PHASE + 1, 25)
+"""Before the start, inside of the measurement phase (with "always" a displacement waits then), at its end, after it.
 Of GlyderLR, whose search has as many updates: before it, in it (a displacement waits then, or what to go back to),
 about its end, after it."""
 
@@ -93,7 +93,7 @@ def _loader() -> DataLoader:
 
 def _one(make: Callable[[Any], torch.optim.Optimizer], model: nn.Module, **options: Any) -> Run:
     optimizer = make(model.parameters())
-    options = {"total_steps": UPDATES, "warmup": WINDOW, "every": 2} | options
+    options = {"total_steps": UPDATES, "warmup": PHASE, "every": 2} | options
     return Run(model, [optimizer], glyder.LocalOptimumLR(optimizer, model, **options))
 
 
@@ -115,33 +115,33 @@ def _groups(model: nn.Module) -> torch.optim.Optimizer:
 
 def _search(make: Callable[[Any], torch.optim.Optimizer], model: nn.Module, **options: Any) -> Run:
     optimizer = make(model.parameters())
-    return Run(model, [optimizer], glyder.GlyderLR(optimizer, **({"total_steps": UPDATES, "warmup": WINDOW} | options)))
+    return Run(model, [optimizer], glyder.GlyderLR(optimizer, **({"total_steps": UPDATES, "warmup": PHASE} | options)))
 
 
 def _searched_groups(kind: type[torch.optim.Optimizer], **options: Any) -> Run:
     model = mlp()
     groups = [{"params": model[0].parameters()}, {"params": model[2].parameters(), "lr": 1e-4}]
     optimizer = kind(groups, lr=1e-3, **options)
-    return Run(model, [optimizer], glyder.GlyderLR(optimizer, total_steps=UPDATES, warmup=WINDOW))
+    return Run(model, [optimizer], glyder.GlyderLR(optimizer, total_steps=UPDATES, warmup=PHASE))
 
 
 def _search_of_two(second: type[torch.optim.Optimizer]) -> Run:
     model = mlp()
     optimizers = [torch.optim.SGD(model[0].parameters(), momentum=0.9), second(model[2].parameters())]
-    return Run(model, optimizers, glyder.GlyderLR(optimizers, total_steps=UPDATES, warmup=WINDOW))
+    return Run(model, optimizers, glyder.GlyderLR(optimizers, total_steps=UPDATES, warmup=PHASE))
 
 
 def _scoped() -> Run:
     model = mlp()
     optimizer = _groups(model)
-    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES, warmup=WINDOW, scope="group")
+    scheduler = glyder.LocalOptimumLR(optimizer, model, total_steps=UPDATES, warmup=PHASE, scope="group")
     return Run(model, [optimizer], scheduler)
 
 
 def _two() -> Run:
     model = mlp()
     optimizers = [torch.optim.SGD(model[0].parameters(), momentum=0.9), torch.optim.AdamW(model[2].parameters())]
-    return Run(model, optimizers, glyder.LocalOptimumLR(optimizers, model, total_steps=UPDATES, warmup=WINDOW))
+    return Run(model, optimizers, glyder.LocalOptimumLR(optimizers, model, total_steps=UPDATES, warmup=PHASE))
 
 
 SEARCHES: dict[str, Callable[[], Run]] = {
@@ -151,7 +151,7 @@ SEARCHES: dict[str, Callable[[], Run]] = {
     "search tensor rate": lambda: _search(_tensor_rate, mlp()),
     "search bf16": lambda: _search(_adamw, mlp(dtype=torch.bfloat16)),
     "search dropout, batch norm": lambda: _search(_momentum, Dropping()),
-    "search without horizon": lambda: _search(_adamw, mlp(), total_steps=None, scale=0.5),
+    "search without end": lambda: _search(_adamw, mlp(), total_steps=None, scale=0.5),
     "search groups": lambda: _searched_groups(torch.optim.AdamW),
     "search groups, momentum": lambda: _searched_groups(torch.optim.SGD, momentum=0.9),
     "search two optimizers": lambda: _search_of_two(torch.optim.SGD),

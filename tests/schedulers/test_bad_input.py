@@ -228,13 +228,13 @@ def test_zero_gradients_later_leave_the_peak(kind: Any) -> None:
 def test_zero_gradients_later_leave_the_base_rate() -> None:
     model, optimizer, scheduler = small_run(optimizer=torch.optim.SGD, anneal=None, warmup=10)
     train(model, optimizer, 10)
-    base = scheduler._base
+    base = scheduler.base_lr
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", glyder.GlyderWarning)
         for _ in range(4):
             optimizer.zero_grad(set_to_none=False)
             optimizer.step()
-    assert scheduler._base == base
+    assert scheduler.base_lr == base
 
 
 @BOTH
@@ -434,13 +434,13 @@ def test_no_displacement_waits_for_parameters_to_go_by_default() -> None:
 def test_a_forward_that_raises_is_counted_and_said_once() -> None:
     model, optimizer, scheduler = small_run(Fragile(), every=1, warmup=UPDATES)
     train(model, optimizer, 5)
-    base = scheduler._base
+    base = scheduler.base_lr
     model.broken = True
     with pytest.warns(glyder.GlyderWarning, match="ArithmeticError: broken on purpose") as said:
         train(model, optimizer, range(5, 9))
     assert len(said) == 1
     assert scheduler.reasons["raised"] == 4
-    assert scheduler._base == base
+    assert scheduler.base_lr == base
     model.broken = False
     train(model, optimizer, range(9, 12))
     assert scheduler.history["reason"][-1] == "kept"
@@ -521,11 +521,11 @@ def test_a_step_without_a_forward_pass() -> None:
     """Gradients that were written by hand belong to no forward pass of the model."""
     model, optimizer, scheduler = small_run(every=1)
     train(model, optimizer, 5)
-    base = scheduler._base
+    base = scheduler.base_lr
     with pytest.warns(glyder.GlyderWarning, match="no forward pass of `model`"):
         optimizer.step()
     assert scheduler.reasons["no_forward"] == 1
-    assert scheduler._base == base
+    assert scheduler.base_lr == base
 
 
 # ---- rates that cannot be

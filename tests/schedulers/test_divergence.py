@@ -25,7 +25,7 @@ class Transformer(nn.Module):
 
 @BOTH
 def test_memorising_noise_with_sgd(make: Any) -> None:
-    """Without the brake this run of LocalOptimumLR passes a loss of 1e12: its curvature rises tenfold while the rate
+    """Without the back-off this run of LocalOptimumLR passes a loss of 1e12: its curvature rises tenfold while the rate
     ramps up."""
     torch.manual_seed(0)
     model, x, y = Transformer(), torch.randint(65, (8, 32)), torch.randint(65, (8 * 32,))

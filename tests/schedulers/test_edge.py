@@ -18,7 +18,7 @@ from ..rules.reference import Spike
 from ..rules.twin_edge import Edge
 from .problems import Recorder, backward, batch, mlp, same, train, weights
 
-UPDATES, WARMUP, WINDOW = 120, 16, 30
+UPDATES, WARMUP, PHASE = 120, 16, 30
 """Of the run, of the search at most, and of the rise after it: a quarter of the run."""
 
 Factory = Callable[[nn.Module], list[torch.optim.Optimizer]]
@@ -99,7 +99,7 @@ def length(tensors: list[Tensor]) -> float:
     return math.sqrt(math.fsum(float(t.square().sum()) for t in tensors))
 
 
-def energy_of_linear(updates: int, warmup: int) -> float:
+def squares_of_linear(updates: int, warmup: int) -> float:
     return math.fsum(
         ((t + 1) / warmup if t < warmup else (updates - t) / (updates - warmup)) ** 2 for t in range(updates)
     )
@@ -137,7 +137,7 @@ def test_rates_and_peak_are_those_of_the_formula(case: str) -> None:
             gg=row["gradient"] ** 2,
             relative=row["relative"] ** 2,
             lr=row["lr"],
-            energy=energy_of_linear(UPDATES, WARMUP),
+            energy=squares_of_linear(UPDATES, WARMUP),
         )
         assert row["reason"] == reason
         if reason == "rising":
@@ -259,7 +259,7 @@ def test_training_goes_on_from_there(case: str) -> None:
             continue  # it was no update
         gg = length(gradient) ** 2
         held = spike.update(rate=1.0, gg=gg, hold=HOLD[case])[0]
-        factor = (updates + 1) / WINDOW if updates < WINDOW else (UPDATES - updates) / (UPDATES - WINDOW)
+        factor = (updates + 1) / PHASE if updates < PHASE else (UPDATES - updates) / (UPDATES - PHASE)
         if t > run.end:
             assert run.records[0].rates[t][0] == pytest.approx(peak * factor * held, rel=1e-9)
         updates += 1

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import glyder
-from glyder.rule_lr import RuleLR
+from glyder.rules.rule_lr import RuleLR
 
 from .family import FAMILY, MAKERS, Member, optimizers_of
 from .problems import backward, mlp, same, weights
@@ -185,7 +185,7 @@ def test_some_parameters_without_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_state_of_another_rule_is_refused(name: str) -> None:
     run = Run(name)
-    state = run.scheduler.state_dict() | {"rule": "nosuch"}
+    state = run.scheduler.state_dict() | {"scheduler": "nosuch"}
     with pytest.raises(ValueError, match="nosuch"):
         run.scheduler.load_state_dict(state)
     with pytest.raises(ValueError, match="version"):

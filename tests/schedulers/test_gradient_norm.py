@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import glyder
-from glyder.gradient_norm import squared_lengths
+from glyder.schedulers.gradient_norm import squared_lengths
 
 from .problems import batch, mlp, same, train, weights
 

@@ -14,7 +14,7 @@ from torch import nn
 
 import glyder
 from glyder import _core
-from glyder.blocks import Gram, joint_rates
+from glyder.probe.group_rates import Gram, joint_rates
 
 from .problems import mlp, same, train, weights
 from .small import BOTH, SEARCHED
@@ -118,7 +118,7 @@ def test_bounds_hold_for_each_group() -> None:
         optimizer, model, scope="group", total_steps=UPDATES, warmup=0, anneal=None, every=1, min_lr=1e-4, max_lr=2e-4
     )
     train(model, optimizer, 12)
-    assert scheduler._base is not None
+    assert scheduler.base_lr is not None
     assert all(1e-4 <= rate <= 2e-4 * (1 + 1e-15) for rate in scheduler.get_last_lr())
 
 

@@ -14,7 +14,7 @@ import glyder
 from .problems import mlp, train
 from .small import BOTH, SEARCHED, small_run
 
-UPDATES, WINDOW = 40, 12
+UPDATES, PHASE = 40, 12
 
 
 def _run(
@@ -22,7 +22,7 @@ def _run(
 ) -> tuple[torch.nn.Module, torch.optim.Optimizer, Any]:
     model = mlp()
     optimizer = kind(model.parameters(), lr=0.1)
-    scheduler = make(optimizer, model, **({"total_steps": UPDATES, "warmup": WINDOW} | options))
+    scheduler = make(optimizer, model, **({"total_steps": UPDATES, "warmup": PHASE} | options))
     return model, optimizer, scheduler
 
 
@@ -122,7 +122,7 @@ def test_cost_is_what_was_computed() -> None:
     before = len(probes)
     scheduler.extend(UPDATES + 3)
     train(model, optimizer, 3)
-    assert len(probes) == before, "after the window a run costs nothing more"
+    assert len(probes) == before, "after the phase a run costs nothing more"
 
 
 def test_measured_as_the_catalogue_states_it() -> None:
@@ -147,7 +147,7 @@ def test_words() -> None:
     text = scheduler.explain()
     usable = int(np.isfinite(scheduler.history["curvature"]).sum())
     assert f"20 updates made, {usable} of {len(scheduler.history)} measurements usable." in text
-    assert f"Base learning rate {scheduler._base:.3g}" in text
+    assert f"Base learning rate {scheduler.base_lr:.3g}" in text
     assert f"now {scheduler.get_last_lr()[0]:.3g}" in text
 
 
@@ -173,7 +173,7 @@ def test_words_of_a_search(kind: Any, total_steps: int) -> None:
             assert f"with linear annealing now {rate}." in text
             assert f"peak {scheduler.peak_lr:.3g}, linear" in repr(scheduler)
         assert f"update {scheduler.updates} of {total_steps}, lr {rate}" in repr(scheduler)
-    assert took >= WINDOW / 2
+    assert took >= PHASE / 2
     next(model.parameters()).grad[0, 0] = float("nan")
     with pytest.warns(glyder.GlyderWarning, match="skipped"):
         optimizer.step()

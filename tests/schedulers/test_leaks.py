@@ -102,7 +102,7 @@ def _tensors() -> int:
 
 @KINDS
 def test_memory_does_not_grow(make: Any, kind: Any) -> None:
-    """500 updates in the state that a long run is in: after the window, or the search."""
+    """500 updates in the state that a long run is in: after the measurement phase, or the search."""
     model, optimizer, scheduler = _run(make, kind, total_steps=3000, warmup=50)
     train(model, optimizer, 100)
     tensors, rows = _tensors(), len(scheduler.history)

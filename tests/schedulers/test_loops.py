@@ -253,11 +253,11 @@ def test_a_grad_scaler_and_two_optimizers(kind: Any) -> None:
     assert same(*ends)
 
 
-# ---- another horizon while the peak is searched
+# ---- other total_steps while the peak is searched
 
 
 @pytest.mark.parametrize(
-    ("total", "options", "horizon", "updates", "cut"),
+    ("total", "options", "extended", "updates", "cut"),
     [
         (1000, {}, 60, 8, False),
         (60, {}, 600, 60, False),
@@ -267,19 +267,19 @@ def test_a_grad_scaler_and_two_optimizers(kind: Any) -> None:
     ],
 )
 @SEARCHED
-def test_a_search_has_the_length_of_its_horizon(
-    optimizer: Any, total: int, options: Any, horizon: int, updates: int, cut: bool
+def test_a_search_has_the_length_that_total_steps_give(
+    optimizer: Any, total: int, options: Any, extended: int, updates: int, cut: bool
 ) -> None:
     model, o, scheduler = small_run(optimizer=optimizer, make=glyder.GlyderLR, total_steps=total, **options)
     train(model, o, 4)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        scheduler.extend(horizon)
-        scheduler.extend(horizon)
+        scheduler.extend(extended)
+        scheduler.extend(extended)
     assert len(said) == cut
     assert all("warmup=30 is more than half of total_steps=40" in str(w.message) for w in said)
     assert scheduler.warmup == updates
-    train(model, o, range(4, horizon))
+    train(model, o, range(4, extended))
     found = len(scheduler.history)
     if isinstance(o, torch.optim.SGD):
         assert 3 < found <= updates + 1, "the edge may come before"

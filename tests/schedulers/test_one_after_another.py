@@ -180,7 +180,7 @@ def test_a_search_for_the_edge_that_is_stopped_goes_back(way: str, momentum: flo
     train(model, optimizer, 6)
     assert not same(weights(model), begin)
     assert math.isnan(old.peak_lr)
-    copies = [weakref.ref(x) for x in old._search.begin.values()]
+    copies = [weakref.ref(x) for x in old.search.now.begin.values()]
     if way == "closed":
         old.close()
         old.close()
@@ -206,7 +206,7 @@ def test_other_searches_that_are_stopped_leave_no_copy() -> None:
     optimizer = torch.optim.AdamW(model.parameters())
     old = glyder.GlyderLR(optimizer, total_steps=UPDATES)
     train(model, optimizer, 4)
-    held, copies = weights(model), [weakref.ref(x) for x in old._search.displacement.values()]
+    held, copies = weights(model), [weakref.ref(x) for x in old.search.now.displacement.values()]
     with pytest.warns(glyder.GlyderWarning, match="goes on from where parameters and optimizer are"):
         glyder.GlyderLR(optimizer, total_steps=UPDATES)
     gc.collect()

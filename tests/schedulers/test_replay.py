@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from glyder.replay import Replay
+from glyder.probe.closure_replay import Replay
 
 from .problems import batch, same
 from .runs import Dropping

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import glyder
-from glyder.replicas import Replicas, Sums
+from glyder.probe.gradient_noise import Replicas, Sums
 
 from .problems import batch, mlp, same, weights
 

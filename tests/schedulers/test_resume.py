@@ -183,7 +183,7 @@ OTHER: dict[type, tuple[dict[str, Any], tuple[str, ...]]] = {
 
 
 @BOTH
-def test_other_options_and_another_horizon_are_told(make: Any) -> None:
+def test_other_options_and_another_total_steps_are_told(make: Any) -> None:
     options, named = OTHER[make]
     _, _, first = _saved(make)
     _, _, second = _saved(make, 0, total_steps=60, **options)
@@ -192,9 +192,9 @@ def test_other_options_and_another_horizon_are_told(make: Any) -> None:
     text = "\n".join(str(w.message) for w in said)
     assert all(words in text for words in named)
     assert "total_steps=60 is not that of the saved run, 30" in text
-    assert second.horizon == 30
+    assert second.total_steps == 30
     second.extend(60)
-    assert second.horizon == 60
+    assert second.total_steps == 60
 
 
 @pytest.mark.parametrize("stop", [4, 20])
@@ -358,11 +358,11 @@ def test_a_peak_that_is_given_to_a_resumed_run_acts(optimizer: Any, stop: int) -
 
 
 def _refused(first: Any, second: Any, state: dict[str, Any], says: str) -> None:
-    before = second.state_dict(), second._search, second.warmup, second.optimizer.param_groups[0]["lr"]
+    before = second.state_dict(), second.search.now, second.warmup, second.optimizer.param_groups[0]["lr"]
     with pytest.raises(ValueError, match=says):
         second.load_state_dict(state)
     assert same(second.state_dict(), before[0])
-    assert (second._search, second.warmup, second.optimizer.param_groups[0]["lr"]) == before[1:]
+    assert (second.search.now, second.warmup, second.optimizer.param_groups[0]["lr"]) == before[1:]
 
 
 @pytest.mark.parametrize(("saved", "loaded"), [("SGD", "AdamW"), ("AdamW", "SGD")])
@@ -407,7 +407,7 @@ def test_a_state_without_a_key_is_refused(optimizer: Any) -> None:
 
 @SEARCHED
 def test_a_search_that_was_extended_goes_on_as_it_was(optimizer: Any) -> None:
-    """Its length is that of the horizon that it was given on the way, not that of the constructor."""
+    """Its length is that of the total_steps that it was given on the way, not that of the constructor."""
     model, o, first = _saved(glyder.GlyderLR, 4, optimizer, total_steps=400)
     first.extend(100)
     model2, o2, second = _saved(glyder.GlyderLR, 0, optimizer, total_steps=100)

@@ -138,13 +138,13 @@ def _go(run: runs.Run, start: int, end: int) -> None:
 
 
 @pytest.mark.parametrize("case", ["adamw", "momentum", "groups", "two optimizers", "observe"])
-def test_resumed_at_every_update_of_the_window(case: str) -> None:
+def test_resumed_at_every_update_of_the_phase(case: str) -> None:
     whole = runs.CASES[case]()
     saved = []
-    for t in range(runs.WINDOW + 2):
+    for t in range(runs.PHASE + 2):
         saved.append(copy.deepcopy(whole.state()))
         _go(whole, t, t + 1)
-    _go(whole, runs.WINDOW + 2, runs.UPDATES)
+    _go(whole, runs.PHASE + 2, runs.UPDATES)
     end = whole.state()
     for t, state in enumerate(saved):
         assert state["scheduler"]["pending"] is None

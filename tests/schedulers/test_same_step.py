@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import glyder
-from glyder.same_step import check_linear
+from glyder.optimizers.trial_step import check_linear
 
 from .problems import backward, batch, mlp, same, slope_and_curvature, train, weights
 

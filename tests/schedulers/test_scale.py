@@ -66,11 +66,11 @@ def test_base_rate_is_that_of_the_formula(make: Any, options: dict, summed: floa
         curvature += lr**2 * q / dd
         squares = 1 - options["alpha"] ** (t + 1) if "alpha" in options else 1.0
         length += squares * dd / lr**2 if summed is None else summed**2 * _squared_gradient(names, before, t)
-    energy = sum(
+    squares = sum(
         ((t + 1) / WARMUP) ** 2 if t < WARMUP else ((UPDATES - t) / (UPDATES - WARMUP)) ** 2 for t in range(UPDATES)
     )
     optimal = slope / curvature
-    by_noise = math.sqrt(xx / (length / len(usable)) / energy)
+    by_noise = math.sqrt(xx / (length / len(usable)) / squares)
     # The curvature comes from a central difference, with an error of the order of its step squared: 1e-6.
     assert usable["base"][-1] == pytest.approx(min(1.25 * optimal**0.38 * by_noise**0.62, 6 * optimal), rel=1e-4)
     kept = [rates[0] for rates in record.rates]
@@ -111,11 +111,11 @@ def test_scale_multiplies_what_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "window"), [(1, 0), (2, 1), (10, 5), (19, 9), (20, 10), (300, 75), (4000, 100), (None, 100)]
+    ("total", "updates"), [(1, 0), (2, 1), (10, 5), (19, 9), (20, 10), (300, 75), (4000, 100), (None, 100)]
 )
-def test_default_window(total: int | None, window: int) -> None:
+def test_default_measurement_phase(total: int | None, updates: int) -> None:
     model = mlp()
-    assert glyder.LocalOptimumLR(torch.optim.SGD(model.parameters()), model, total_steps=total).warmup == window
+    assert glyder.LocalOptimumLR(torch.optim.SGD(model.parameters()), model, total_steps=total).warmup == updates
 
 
 @BOTH
@@ -134,15 +134,15 @@ def test_very_short_runs(total: int, kind: Any, make: Any) -> None:
     assert ended <= begun * (1 + 1e-3), "the first updates are as small as that"
 
 
-def test_energy_of_long_runs_is_sampled_well() -> None:
-    from glyder.annealing import energy
+def test_sum_of_squares_of_long_runs_is_sampled_well() -> None:
+    from glyder.engine.schedule import sum_of_squares
 
     # The mean squares of a cosine's and of a straight line's factors; strided sums leave 1/POINTS of them.
-    for horizon in (1_000, 100_000, 10_000_001):
-        assert energy("cosine", horizon, 0, {}) == pytest.approx(0.375 * horizon, rel=2e-3)
-        assert energy("linear", horizon, 0, {}) == pytest.approx(horizon / 3, rel=2e-3)
-    assert energy("constant", 12_345, 0, {}) == pytest.approx(12_345, rel=1e-12)
-    assert energy("rsqrt", None, 100, {}) == pytest.approx(100 / 3 + 100 * math.log(10), rel=1e-2)
+    for total in (1_000, 100_000, 10_000_001):
+        assert sum_of_squares("cosine", total, 0) == pytest.approx(0.375 * total, rel=2e-3)
+        assert sum_of_squares("linear", total, 0) == pytest.approx(total / 3, rel=2e-3)
+    assert sum_of_squares("constant", 12_345, 0) == pytest.approx(12_345, rel=1e-12)
+    assert sum_of_squares("rsqrt", None, 100) == pytest.approx(100 / 3 + 100 * math.log(10), rel=1e-2)
 
 
 def _base(change: Any = None, loss: float = 1.0, pieces: int = 1, **options: Any) -> float:

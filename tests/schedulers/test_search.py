@@ -16,7 +16,7 @@ import glyder
 from ..rules.twin_peak import Peak
 from .problems import Recorder, backward, batch, mlp, train, weights
 
-UPDATES, WARMUP, WINDOW = 100, 12, 25
+UPDATES, WARMUP, PHASE = 100, 12, 25
 """Of the run, of the search where it begins near, and of the rise after it: a quarter of the run."""
 
 Factory = Callable[[nn.Module], list[torch.optim.Optimizer]]
@@ -113,7 +113,7 @@ class Run:
         return list(found)
 
 
-def energy_of_linear(updates: int, warmup: int) -> float:
+def squares_of_linear(updates: int, warmup: int) -> float:
     return math.fsum(
         ((t + 1) / warmup if t < warmup else (updates - t) / (updates - warmup)) ** 2 for t in range(updates)
     )
@@ -149,7 +149,7 @@ def test_rates_and_peak_are_those_of_the_formula(optimizer: str) -> None:
     for row in history:
         t = int(row["update"])
         rate, _, reason = twin.update(
-            cosine=row["cosine"], relative=row["relative"] ** 2, lr=row["lr"], energy=energy_of_linear(UPDATES, WARMUP)
+            cosine=row["cosine"], relative=row["relative"] ** 2, lr=row["lr"], energy=squares_of_linear(UPDATES, WARMUP)
         )
         assert row["reason"] == reason
         if reason == "rising":
@@ -161,7 +161,7 @@ def test_rates_and_peak_are_those_of_the_formula(optimizer: str) -> None:
 
 def annealed(peak: float, found: int, last: float) -> list[float]:
     """Rates from the update on that the peak was found at: a rise to it, from the search's last, and down to zero."""
-    begun = max(found, WINDOW)
+    begun = max(found, PHASE)
     rising = [min(max(peak * (t + 1) / begun, last), peak) for t in range(found, begun)]
     return rising + [peak * (UPDATES - t) / (UPDATES - begun) for t in range(begun, UPDATES)]
 
@@ -178,7 +178,7 @@ def test_the_peak_is_annealed_from_where_it_was_found(optimizer: str, warmup: in
             assert record.rates[t] == pytest.approx([rate, rate / 4][: len(record.rates[t])], rel=1e-14)
 
 
-def test_without_a_horizon() -> None:
+def test_without_an_end() -> None:
     """anneal="rsqrt", from update 100 on: the run counts as ten times as long as the search."""
     run = Run(OPTIMIZERS["AdamW"], 110, total_steps=None)
     factors = [(t + 1) / WARMUP if t < WARMUP else math.sqrt(WARMUP / (t + 1)) for t in range(10 * WARMUP)]
@@ -211,7 +211,7 @@ def test_scale_multiplies_the_peak_and_not_the_search() -> None:
     found = int(scheduler.history["update"][-1]) + 1
     assert halved.peak_lr == scheduler.peak_lr / 2
     assert other[:found] == rates[:found]
-    assert other[max(found, WINDOW) :] == [rate / 2 for rate in rates[max(found, WINDOW) :]]
+    assert other[max(found, PHASE) :] == [rate / 2 for rate in rates[max(found, PHASE) :]]
 
 
 def test_bounds_hold_in_the_search_and_at_the_peak() -> None:
@@ -226,14 +226,14 @@ def test_bounds_hold_in_the_search_and_at_the_peak() -> None:
     assert {"at_min", "at_max"} <= set(bounded.reasons)
     fixed, rates = small(min_lr=0.01, max_lr=0.01)
     found = int(fixed.history["update"][-1]) + 1
-    assert set(rates[: max(found, WINDOW) + 1]) == {0.01}
+    assert set(rates[: max(found, PHASE) + 1]) == {0.01}
 
 
 def test_the_peak_that_is_told_is_the_one_that_is_used() -> None:
     free, _ = small()
     for options in ({"max_lr": free.peak_lr / 3}, {"max_lr": 1e-3, "peak_lr": 1.0}, {"min_lr": 1.0, "peak_lr": 1e-3}):
         scheduler, rates = small(**options)
-        begun = WARMUP if "peak_lr" in options else max(int(scheduler.history["update"][-1]) + 1, WINDOW)
+        begun = WARMUP if "peak_lr" in options else max(int(scheduler.history["update"][-1]) + 1, PHASE)
         assert scheduler.peak_lr == rates[begun]
 
 

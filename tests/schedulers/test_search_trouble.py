@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import glyder
-from glyder.support import bearable_rate
+from glyder.optimizers.properties import bearable_rate
 
 from .problems import Recorder, backward, mlp, same, train, weights
 
@@ -146,7 +146,7 @@ def test_decay_takes_half_of_the_parameters_at_most(make: Any, bound: float) -> 
     optimizer = make(list(mlp().parameters()))
     scheduler = glyder.GlyderLR(optimizer, total_steps=UPDATES, peak_lr=1e9)
     assert scheduler.peak_lr == pytest.approx(min(bound, 1e9), rel=1e-12)
-    assert bearable_rate([optimizer], scheduler._ratios) == pytest.approx(bound, rel=1e-12)
+    assert bearable_rate([optimizer], scheduler.rates.ratios) == pytest.approx(bound, rel=1e-12)
 
 
 def test_decay_bounds_a_search_that_no_gradient_does() -> None:
@@ -244,7 +244,7 @@ def test_a_scaler_that_overflows_for_good_is_the_rates_affair(kind: str, fused: 
     rates = []
     for _ in range(60):
         places.append(run.x.detach().clone())
-        rates.append(run.scheduler._rate)
+        rates.append(run.scheduler.search.rate)
         if not run.step():
             break
     met = run.scheduler.updates
@@ -257,7 +257,7 @@ def test_a_scaler_that_overflows_for_good_is_the_rates_affair(kind: str, fused: 
         assert not math.isnan(run.scheduler.peak_lr)
     else:
         assert torch.allclose(run.x.detach(), places[-2], rtol=1e-6, atol=0)
-        assert run.scheduler._rate == pytest.approx(rates[-1] / 10, rel=1e-12)
+        assert run.scheduler.search.rate == pytest.approx(rates[-1] / 10, rel=1e-12)
     assert run.step()
     assert run.scheduler.updates == met + 1
 

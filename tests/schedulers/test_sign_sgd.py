@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import glyder
-from glyder.support import young
+from glyder.optimizers.properties import young
 
 from .problems import backward, mlp, same, weights
 

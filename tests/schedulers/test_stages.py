@@ -1,5 +1,5 @@
-"""What happens to the base rate, or the peak, on its way to the optimizer: bounds, brake, warm-up and annealing, growth
-limit."""
+"""What happens to the base rate, or the peak, on its way to the optimizer: bounds, back-off, warm-up and annealing,
+growth limit."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import glyder
-from glyder.displacement import Ages, by_group
-from glyder.support import gathered, repeated, young
+from glyder.optimizers.displacement import Ages, by_group
+from glyder.optimizers.parameter_ref import ParameterRef
+from glyder.optimizers.properties import gathered, repeated, young
 
 from .problems import mlp, same, train, weights
 
@@ -49,7 +50,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("anneal", SHAPES)
-def test_after_the_window_the_base_is_kept_and_annealed(anneal: str) -> None:
+def test_after_the_phase_the_base_is_kept_and_annealed(anneal: str) -> None:
     model, optimizer, scheduler = _make(anneal=anneal)
     rates = _rates(model, optimizer, scheduler)
     base = scheduler.history["base"][-1]
@@ -139,16 +140,16 @@ def _times(model: Any, factor: float, updates: range) -> Any:
     return change
 
 
-def test_gradient_descent_brakes_and_shortens_as_gradients_grow() -> None:
+def test_gradient_descent_backs_off_and_shortens_as_gradients_grow() -> None:
     """As LocalOptimumLR does, below; its peak stays what it was."""
     model, optimizer, scheduler = _given(torch.optim.SGD, anneal=None)
     rates = _rates(model, optimizer, scheduler, UPDATES + 20, _times(model, 30, range(40, 1000)))
     assert max(rates[20:40]) == PEAK
     assert rates[40] < PEAK / 10, "a spike: at most 1.5 times the usual length, not 30 times"
     assert scheduler.reasons["spike"] >= 1
-    braked = scheduler.reasons["braked"]
-    assert braked >= 1
-    assert max(rates[-20:]) == pytest.approx(PEAK * 0.5**braked, rel=1e-15)
+    times = scheduler.reasons["braked"]
+    assert times >= 1
+    assert max(rates[-20:]) == pytest.approx(PEAK * 0.5**times, rel=1e-15)
     assert scheduler.peak_lr == PEAK
 
 
@@ -156,7 +157,7 @@ def test_gradient_descent_meets_one_odd_batch() -> None:
     model, optimizer, scheduler = _given(torch.optim.SGD, anneal=None)
     rates = _rates(model, optimizer, scheduler, UPDATES, _times(model, 1e6, range(40, 41)))
     assert rates[40] < PEAK / 1e4
-    assert max(rates[41:]) == PEAK, "it does not brake"
+    assert max(rates[41:]) == PEAK, "it does not back off"
 
 
 def test_where_gradients_make_no_length_they_change_no_rate() -> None:
@@ -200,7 +201,7 @@ def test_bounds_act_before_annealing() -> None:
     assert _rates(model, optimizer, scheduler, 8)[-1] == 1e3
 
 
-def test_a_gradient_that_explodes_brakes() -> None:
+def test_a_gradient_that_explodes_makes_it_back_off() -> None:
     """Thirty times the usual gradient, from update 40 on: single updates are shortened, and the base rate falls."""
     model, optimizer, scheduler = _make(anneal=None)
 
@@ -214,12 +215,12 @@ def test_a_gradient_that_explodes_brakes() -> None:
     assert rates[40] < usual / 10, "the first long gradient is a spike: at most 1.5 times the usual, not 30 times"
     assert scheduler.reasons["spike"] >= 1
     assert scheduler.reasons["braked"] >= 1
-    # The new length has become usual after some twenty updates; what remains is the brake's.
+    # The new length has become usual after some twenty updates; what remains is the back-off's.
     assert max(rates[-20:]) == pytest.approx(usual * 0.5 ** scheduler.reasons["braked"], rel=1e-15)
 
 
-def test_the_end_of_the_window_releases_the_brake() -> None:
-    """Where half of the window was measured since it acted; a later burst brakes for good."""
+def test_the_end_of_the_phase_releases_the_back_off() -> None:
+    """Where half of the phase was measured since it acted; after a later burst it stays."""
 
     def factor_after(burst: range) -> tuple[list[float], int]:
         model, optimizer, scheduler = _make(anneal=None, warmup=30)
@@ -232,11 +233,11 @@ def test_the_end_of_the_window_releases_the_brake() -> None:
         factors = []
         for t in range(UPDATES):
             train(model, optimizer, range(t, t + 1), explode)
-            factors.append(scheduler._rules["brake"].state["factor"])
+            factors.append(scheduler.state_dict()["stages"]["brake"]["factor"])
         return factors, scheduler.reasons.get("released", 0)
 
     early, released = factor_after(range(10, 14))
-    assert early[13] < 1, "it acts at once, also inside of the window"
+    assert early[13] < 1, "it acts at once, also inside of the phase"
     assert early[29] == early[13]
     assert set(early[30:]) == {1.0}
     assert released == 1
@@ -248,7 +249,7 @@ def test_the_end_of_the_window_releases_the_brake() -> None:
 
 
 def test_a_spike_is_over_when_momentum_has_forgotten_it() -> None:
-    """The rate comes back as beta^t; the brake, which the single batch does not concern, stays out of it."""
+    """The rate comes back as beta^t; the back-off, which the single batch does not concern, stays out of it."""
     model, optimizer, scheduler = _make(beta=0.5, anneal=None)
 
     def odd(t: int) -> None:
@@ -324,16 +325,17 @@ def test_momentum_is_read_at_every_update() -> None:
     assert less[2] / less[1] == pytest.approx(0.9, rel=1e-9)
 
 
-def test_the_brake_holds_before_there_is_a_base_rate() -> None:
+def test_the_back_off_holds_before_there_is_a_base_rate() -> None:
     model, optimizer, scheduler = _make(anneal=None)
     train(model, optimizer, 3)
-    scheduler._base = None
-    brake = scheduler._rules["brake"]
-    brake.load({**brake.state, "factor": 0.25})
-    assert scheduler._next_rate() == 0.25 * scheduler._rate > 0
+    state = scheduler.state_dict()
+    state["base_lr"], state["stages"]["brake"]["factor"] = None, 0.25
+    scheduler.load_state_dict(state)
+    train(model, optimizer, range(3, 4))
+    assert scheduler.get_last_lr()[0] == 0.25 * state["rate"] > 0
 
 
-def test_one_odd_batch_does_not_brake() -> None:
+def test_one_odd_batch_makes_it_not_back_off() -> None:
     model, optimizer, scheduler = _make(anneal=None)
 
     def odd(t: int) -> None:
@@ -342,7 +344,7 @@ def test_one_odd_batch_does_not_brake() -> None:
                 p.grad.mul_(1e6)
 
     rates = _rates(model, optimizer, scheduler, UPDATES, odd)
-    # single updates may be shortened: the brake would have lowered all of them
+    # single updates may be shortened: the back-off would have lowered all of them
     assert max(rates[41:]) == rates[30]
 
 
@@ -401,7 +403,7 @@ def test_ages_of_groups_that_come_later_or_with_buffers() -> None:
     optimizer.add_param_group({"params": [b]})
     ages.note(5)
     assert ages.begun == [[0, 5]]
-    first, second = glyder.base.Place(0, 0, 0), glyder.base.Place(0, 1, 0)
+    first, second = ParameterRef(0, 0, 0), ParameterRef(0, 1, 0)
     assert by_group([first, second]) == {(0, 0): [0], (0, 1): [1]}
     assert ages.youngest([second], 6) == young(optimizer, optimizer.param_groups[1], 1)
     assert ages.youngest([first], 6) == young(optimizer, optimizer.param_groups[0], 6)

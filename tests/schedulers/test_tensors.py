@@ -13,7 +13,7 @@ from torch import nn
 
 import glyder
 from glyder import _core
-from glyder.tensors import tensor_rates
+from glyder.probe.tensor_rates import tensor_rates
 
 from .problems import batch, mlp, slope_and_curvature, train, weights
 
@@ -148,7 +148,7 @@ def test_the_cost_does_not_grow_with_the_number_of_tensors() -> None:
 
 def test_bounds_hold_for_each_tensor() -> None:
     _, _, scheduler = _run("tensor", warmup=0, anneal=None, min_lr=1e-4, max_lr=2e-4)
-    assert scheduler._base is not None
+    assert scheduler.base_lr is not None
     assert all(1e-4 * (1 - 1e-15) <= rate <= 2e-4 * (1 + 1e-15) for rate in scheduler.get_last_lr())
 
 
@@ -165,11 +165,11 @@ def test_the_loss_falls_along_the_new_rates_as_far_as_along_the_old() -> None:
     scheduler = glyder.LocalOptimumLR(optimizer, model, scope="tensor", total_steps=100, warmup=50, every=1)
     worse = 0
     for t in range(20):
-        before, ratios = weights(model), list(scheduler._ratios[0])
+        before, ratios = weights(model), list(scheduler.rates.ratios[0])
         train(model, optimizer, range(t, t + 1))
         made = [a - b for a, b in zip(before, weights(model), strict=True)]
-        new = [d * (r / o) for d, r, o in zip(made, scheduler._ratios[0], ratios, strict=True)]
-        if scheduler._ratios[0] == ratios:
+        new = [d * (r / o) for d, r, o in zip(made, scheduler.rates.ratios[0], ratios, strict=True)]
+        if scheduler.rates.ratios[0] == ratios:
             continue
         falls = [s * s / q for s, q in (slope_and_curvature(model, names, before, d, t) for d in (made, new))]
         worse += falls[1] < falls[0] * (1 - 1e-3)

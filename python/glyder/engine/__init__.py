@@ -1,0 +1,1 @@
+"""What schedulers are made of: the optimizer's hooks, searches, stages, history and checkpoints."""

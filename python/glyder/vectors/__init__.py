@@ -1,0 +1,1 @@
+"""Lists of tensors as vectors: their memory, and arithmetic over them."""
