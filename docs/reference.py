@@ -1,7 +1,7 @@
 """What GlyderLR does by default with Adam and its kin, in plain NumPy: to be read, and tested equal to the product.
 
 Left out is what a plain run never meets: bounds, gradients of zero or not finite, steps too small to be seen, a first
-rate more than a decade too low; and several groups.
+rate more than a decade too low, parameters that double; and several groups.
 """
 
 import math

@@ -30,6 +30,10 @@
  * twice as fast, and these updates do not count.  The pace of a search of n updates is at least `pace_total`/n, but no
  * more than `fastest`: a cosine is known an update late, and the mean of some lags behind.
  *
+ * Parameters that start near zero leave a saddle: the cosine is positive until they have their length, and for some
+ * updates more, in which a rate that still rises would throw them far beyond it.  Where the matrices have `grown` times
+ * the length that they began with (growth = ||x||^2/||x_0||^2, 0 if unknown), the rate rises no further.
+ *
  * The vote, h, the mean and all constants are ours, found by experiment (benchmarks/results/LESSONS.md).
  *
  * It knows nothing of warm-up, annealing or bounds, and it never looks at the loss.
@@ -39,10 +43,10 @@
 
 #define RULE      peak
 #define ABOUT     "The peak of a schedule: about the rate at which the next gradient no longer points along the step."
-#define INPUTS(X) X(cosine) X(relative) X(lr) X(energy)
+#define INPUTS(X) X(cosine) X(relative) X(growth) X(lr) X(energy)
 #define CONFIG(X)                                                                                                      \
     X(sigma, 1, 0, INFINITY, GL_OPEN)                                                                                  \
-    X(updates, 120, 1, INFINITY, GL_OPEN_UPPER)                                                                         \
+    X(updates, 120, 1, INFINITY, GL_OPEN_UPPER)                                                                        \
     X(longest, INFINITY, 1, INFINITY, GL_CLOSED)                                                                       \
     X(below, 0.4, 0, INFINITY, GL_OPEN)                                                                                \
     X(far, 1, 0, INFINITY, GL_OPEN)                                                                                    \
@@ -51,9 +55,10 @@
     X(fastest, 0.5, 0, INFINITY, GL_OPEN)                                                                              \
     X(quick, 0.7, 0, 1, GL_OPEN_UPPER)                                                                                 \
     X(slow, 0.9, 0, 1, GL_OPEN_UPPER)                                                                                  \
-    X(gain, 1.5, 0, INFINITY, GL_OPEN)                                                                                \
+    X(gain, 1.5, 0, INFINITY, GL_OPEN)                                                                                 \
     X(share, 0.3, 0, 1, GL_CLOSED)                                                                                     \
-    X(apart, 0.5, 0, INFINITY, GL_CLOSED)
+    X(apart, 0.5, 0, INFINITY, GL_CLOSED)                                                                              \
+    X(grown, 2, 0, INFINITY, GL_OPEN_UPPER)
 /* An infinite `peak` is a search that ended out of range: every update is a SKIP. */
 #define STATE(X)                                                                                                       \
     X(seen, 0, 0, INFINITY, GL_COUNT)                                                                                  \
@@ -71,7 +76,8 @@ static struct gl_verdict update(const struct config *c, const struct inputs *s, 
 
     if (!inputs_finite(s))
         return gl_skip(GL_REASON_not_finite);
-    if (s->lr <= 0 || s->energy <= 0 || s->relative < 0 || fabs(s->cosine) > 1 + 1e-9) /* up to rounding */
+    if (s->lr <= 0 || s->energy <= 0 || s->relative < 0 || s->growth < 0 ||
+        fabs(s->cosine) > 1 + 1e-9) /* up to rounding */
         return gl_skip(GL_REASON_out_of_range);
     if (x->peak > 0)
         return gl_keep(x->peak, GL_REASON_kept);
@@ -85,6 +91,8 @@ static struct gl_verdict update(const struct config *c, const struct inputs *s, 
     step = x->square > 0 ? pace * fmin(1, fmax(-1, x->mean / (1 - pow(c->quick, x->seen)) /
                                                        sqrt(x->square / (1 - pow(c->slow, x->seen)))))
                          : 0;
+    if (s->growth > c->grown * c->grown)
+        step = fmin(step, 0);
     if (x->count == 0 && x->seen < c->longest && !(s->lr >= h * pow(10, -c->far) && h > 0))
         return gl_keep(s->lr * pow(10, 2 * step), GL_REASON_rising);
     x->count += 1;

@@ -16,7 +16,8 @@
     X(curvature, "delta_t^T C delta_t")                                                                                \
     X(dd, "||delta_t||^2")                                                                                             \
     X(cosine, "mean over matrices of the cosine between g_{t+1} and delta_t")                                          \
-    X(relative, "mean over matrices of ||d||^2/||x||^2, d = delta_t/lr; 0 where none has a length")                    \
+    X(relative, "sum over matrices of ||d||^2/||x||^2, d = delta_t/lr; 0 where none has a length")                     \
+    X(growth, "||x||^2/||x_0||^2 of the matrices, x_0 where a search began; 0 where they had no length")               \
     X(lr, "learning rate that delta_t was made with")                                                                  \
     X(young, "weight that a momentum buffer has gathered, 1 - beta^t; 1 without momentum")                             \
     X(hold, "share of an update that the next one repeats: beta, at most 0.9; 0 without momentum")                     \

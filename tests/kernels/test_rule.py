@@ -42,6 +42,7 @@ def statistics(rule: _core.Rule, rng: np.random.Generator) -> dict[str, float]:
         "energy",
         "reach",
         "relative",
+        "growth",
     }
     return {name: min(abs(v), 1.0) if name in positive else v for name, v in values.items()}
 

@@ -155,7 +155,7 @@ def test_scale_takes_no_impossible_scalars(wrong: dict[str, float]) -> None:
         scale_of(wrong)
 
 
-WALK = {"relative": 4.0, "energy": 25.0}
+WALK = {"relative": 4.0, "growth": 1.0, "energy": 25.0}
 """Steps of length 2 eta in a run that counts as 25 of them: h = 1/sqrt(4*25) = 1/10."""
 
 
@@ -207,8 +207,23 @@ def test_peak_takes_a_length_of_almost_nothing_for_none() -> None:
         rule.update(cosine=0, lr=1, **WALK)
         assert rule.update(cosine=0, lr=100, **WALK)[0] == pytest.approx(100 * 10 ** (-0.4 * power), rel=1e-14)
     rule = _core.Rule("peak", updates=1, longest=2, gain=1)
-    assert rule.update(cosine=0, lr=100, relative=0, energy=25) == (100, "keep", "rising")
-    assert rule.update(cosine=0, lr=100, relative=0, energy=25)[1:] == ("keep", "found")
+    assert rule.update(cosine=0, lr=100, relative=0, growth=0, energy=25) == (100, "keep", "rising")
+    assert rule.update(cosine=0, lr=100, relative=0, growth=0, energy=25)[1:] == ("keep", "found")
+
+
+def test_peak_rises_no_further_where_parameters_have_grown() -> None:
+    """Threefold, their squares ninefold; and falls as ever."""
+    rule = _core.Rule("peak", grown=3.0)
+    still, grown = WALK | {"growth": 8.9}, WALK | {"growth": 9.1}
+    rate = rule.update(cosine=0.5, lr=1.0, **still)[0]
+    for _ in range(5):
+        rate, last = rule.update(cosine=0.5, lr=rate, **still)[0], rate
+        assert rate > last
+    for _ in range(5):
+        assert rule.update(cosine=0.5, lr=rate, **grown)[0] == rate
+    for _ in range(5):
+        last = rule.update(cosine=-0.5, lr=rate, **grown)[0]
+    assert last < rate
 
 
 def edge_after(lengths: list[float], **config: float) -> tuple[float, float, str]:
@@ -288,7 +303,7 @@ def test_searches_survive_rates_out_of_range(name: str, size: float) -> None:
     """What would overflow or vanish is refused, and the state can be saved and loaded."""
     rule, fresh = _core.Rule(name), _core.Rule(name)
     for t in range(200):
-        stats = {"relative": 0.0, "lr": size, "energy": 1.0, "cosine": (-1.0) ** t, "gg": 1.0}
+        stats = {"relative": 0.0, "growth": 1.0, "lr": size, "energy": 1.0, "cosine": (-1.0) ** t, "gg": 1.0}
         rate, action, _ = rule.update(**{need: stats[need] for need in rule.needs})
         assert (action == "skip") == (rate == 0)
         fresh.load(rule.state)

@@ -39,6 +39,8 @@ class Peak:
         if len(self.seen) == 1 and h is not None:
             return h / 10 ** self.c["below"], "keep", "rising"
         step = self.pace * self.certainty()
+        if math.sqrt(s["growth"]) > self.c["grown"]:
+            step = min(step, 0.0)
         near = h is not None and s["lr"] >= h / 10 ** self.c["far"]
         if not self.counted and not near and len(self.seen) < self.c["longest"]:
             return s["lr"] * 10 ** (2 * step), "keep", "rising"
@@ -74,6 +76,7 @@ def draw(rng: random.Random) -> Stats:
     return {
         "cosine": 0.0 if rng.random() < 0.1 else rng.uniform(-1e-7, 1e-7),
         "relative": 0.0 if rng.random() < 0.05 else positive(rng, 0.5),
+        "growth": rng.choice((0.0, rng.uniform(0.5, 3.9), rng.uniform(0.5, 3.9), rng.uniform(4.1, 100.0))),
         "lr": 10 ** rng.uniform(-4, -1),
         "energy": 100.0,
     }
@@ -101,7 +104,8 @@ CASES = [
             {"updates": 1.0},
             {"updates": 7.5, "sigma": 3.0, "longest": 2.0, "share": 1.0, "apart": math.inf},
             {"updates": 30.0, "below": 0.1, "far": 2.5, "gain": 0.5, "share": 0.0, "apart": 0.0},
-            {"updates": 500.0, "pace": 0.02, "quick": 0.0, "slow": 0.0},
+            {"updates": 12.0, "grown": 0.0},
+            {"updates": 500.0, "grown": 6.0, "pace": 0.02, "quick": 0.0, "slow": 0.0},
             {"updates": 10.0, "pace_total": 0.1, "quick": 0.95, "slow": 0.5, "longest": 1.0},
         ],
         draw,

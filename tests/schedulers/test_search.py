@@ -137,6 +137,8 @@ def test_every_row_is_that_of_the_run(optimizer: str) -> None:
         assert row["lr"] == pytest.approx(lr, rel=1e-15)
         assert row["cosine"] == pytest.approx(math.fsum(cosines) / 2, rel=1e-9, abs=1e-9)
         assert row["relative"] == pytest.approx(math.hypot(*ratios), rel=1e-9)
+        lengths = [[float(x.norm()) for x in at if x.ndim >= 2] for at in (run.after(t), run.before(0))]
+        assert row["growth"] == pytest.approx(math.hypot(*lengths[0]) / math.hypot(*lengths[1]), rel=1e-12)
         assert row["gradient"] == pytest.approx(math.hypot(*(float(g.norm()) for g in gradients)), rel=1e-12)
 
 
@@ -149,7 +151,11 @@ def test_rates_and_peak_are_those_of_the_formula(optimizer: str) -> None:
     for row in history:
         t = int(row["update"])
         rate, _, reason = twin.update(
-            cosine=row["cosine"], relative=row["relative"] ** 2, lr=row["lr"], energy=squares_of_linear(UPDATES, WARMUP)
+            cosine=row["cosine"],
+            relative=row["relative"] ** 2,
+            growth=row["growth"] ** 2,
+            lr=row["lr"],
+            energy=squares_of_linear(UPDATES, WARMUP),
         )
         assert row["reason"] == reason
         if reason == "rising":
@@ -184,7 +190,7 @@ def test_without_an_end() -> None:
     factors = [(t + 1) / WARMUP if t < WARMUP else math.sqrt(WARMUP / (t + 1)) for t in range(10 * WARMUP)]
     twin = Peak(updates=float(WARMUP))
     for row in run.scheduler.history:
-        twin.update(cosine=row["cosine"], relative=row["relative"] ** 2, lr=row["lr"],
+        twin.update(cosine=row["cosine"], relative=row["relative"] ** 2, growth=row["growth"] ** 2, lr=row["lr"],
                     energy=math.fsum(f * f for f in factors))  # fmt: skip
     assert run.scheduler.peak_lr == pytest.approx(twin.peak, rel=1e-9)
     assert run.rates()[-1] == pytest.approx(run.scheduler.peak_lr * math.sqrt(100 / 110), rel=1e-14)

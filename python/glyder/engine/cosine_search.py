@@ -179,8 +179,9 @@ class CosineSearch:
         every = _matrices(pairs)
         matrices = _matrices([entry for entry in pairs if entry[0] not in self.still] or pairs)
         xx = [self.lengths[p] for p, *_ in matrices]
-        vectors = [g for _, g, _ in matrices], [d for *_, d in matrices]
-        gd, gg_each, dd = products_each(vectors, [(0, 1), (0, 0), (1, 1)])
+        vectors = [g for _, g, _ in matrices], [d for *_, d in matrices], [p for p, *_ in matrices]
+        gd, gg_each, dd, now = products_each(vectors, [(0, 1), (0, 0), (1, 1), (2, 2)])
+        growth, _ = _core.sum_of_ratios([math.fsum(now)], [math.fsum(xx)])
         if not any(self.rule.state.values()):  # the first displacement
             n = float(sum(d.numel() for d in vectors[1]))
             new, _, reason = self.start.update(xx=math.fsum(xx), gg=gg, n=n, dd=math.fsum(dd), previous=rate)
@@ -194,10 +195,11 @@ class CosineSearch:
         self.asleep = {p for (p, *_), square in zip(matrices, gg_each, strict=True) if square == 0}
         if longer:
             self.rule = _core.Rule("peak", **self.rule.config)
-        seen = {"cosine": cosine, "relative": ratio / self.lr**2, "lr": rate, "energy": squares}
+        seen = {"cosine": cosine, "relative": ratio / self.lr**2, "growth": growth, "lr": rate, "energy": squares}
         new, action, reason = self.rule.update(**seen)
         peak = self.rule.state["peak"] or math.nan
-        self.row = {"cosine": cosine, "relative": math.sqrt(seen["relative"]), "peak": peak}
+        roots = {name: math.sqrt(seen[name]) for name in ("relative", "growth")}
+        self.row = {"cosine": cosine, "peak": peak} | roots
         if longer and action == "keep":
             return new, "restarted"
         return (new, reason) if action == "keep" else (rate, reason)

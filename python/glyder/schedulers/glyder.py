@@ -30,6 +30,7 @@ SEARCHED: dict[str, str] = {
     "lr": "rate that it was made with",
     "cosine": "mean over tensors of the cosine between the next gradient and the displacement",
     "relative": "||d||/||x||, d the displacement at a rate of 1: the root of the sum over matrices, or of the whole",
+    "growth": "||x||/||x_0|| of the matrices, x_0 where the search began; 0 where they had no length, NaN with SGD",
     "gradient": "||g|| of the next update",
     "peak": "the peak, once it is found, before `scale` and bounds",
 }
