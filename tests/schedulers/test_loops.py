@@ -257,20 +257,21 @@ def test_a_grad_scaler_and_two_optimizers(kind: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("total", "options", "extended", "updates", "cut"),
+    ("total", "options", "extended", "of", "cut"),
     [
-        (1000, {}, 60, 8, False),
-        (60, {}, 600, 60, False),
-        (None, {}, 100, 10, False),
-        (1000, {"warmup": 30}, 100, 30, False),
-        (1000, {"warmup": 30}, 40, 20, True),
+        (1000, {}, 60, {"SGD": 8, "AdamW": 9}, False),
+        (60, {}, 600, {"SGD": 60, "AdamW": 90}, False),
+        (None, {}, 100, {"SGD": 10, "AdamW": 15}, False),
+        (1000, {"warmup": 30}, 100, {"SGD": 30, "AdamW": 30}, False),
+        (1000, {"warmup": 30}, 40, {"SGD": 20, "AdamW": 20}, True),
     ],
 )
 @SEARCHED
 def test_a_search_has_the_length_that_total_steps_give(
-    optimizer: Any, total: int, options: Any, extended: int, updates: int, cut: bool
+    optimizer: Any, total: int, options: Any, extended: int, of: dict[str, int], cut: bool
 ) -> None:
     model, o, scheduler = small_run(optimizer=optimizer, make=glyder.GlyderLR, total_steps=total, **options)
+    updates = of[type(o).__name__]
     train(model, o, 4)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
