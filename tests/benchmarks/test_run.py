@@ -246,7 +246,7 @@ def test_refits(monkeypatch: pytest.MonkeyPatch) -> None:
     class Noted(refit.Glyder):
         def __init__(self, problem: Problem, *how: Any) -> None:
             super().__init__(problem, *how)
-            seen.append((problem, self.optimizer, self.scheduler.horizon, problem.model[1].weight.detach().clone()))
+            seen.append((problem, self.optimizer, self.scheduler.total_steps, problem.model[1].weight.detach().clone()))
 
     monkeypatch.setattr(refit, "Glyder", Noted)
     found = refit.fits(Run("digits-mlp", "AdamW", "refit", 1), count=3, steps=60)
