@@ -72,7 +72,7 @@ static struct gl_verdict ended(const struct config *c, const struct inputs *s, s
 
 static struct gl_verdict update(const struct config *c, const struct inputs *s, struct state *x) {
     double pace = fmax(c->pace, fmin(c->fastest, c->pace_total / c->longest));
-    double keep = fmax(0, 1 - pace / c->memory), v, h;
+    double keep = fmax(0, 1 - pace / c->memory), now, v, h;
     int over;
 
     if (!inputs_finite(s))
@@ -88,22 +88,23 @@ static struct gl_verdict update(const struct config *c, const struct inputs *s, 
         return x->count + x->zeros <= c->longest ? gl_keep(s->lr, GL_REASON_no_gradient)
                                                  : ended(c, s, x, GL_REASON_no_edge);
     }
+    now = 0.5 * log10(s->gg);
     x->count += 1;
     if (x->count == 1) {
         x->begun = 1;
-        x->first = x->least = 0.5 * log10(s->gg);
+        x->first = x->least = now;
         x->walk = h = gl_walk(s->relative, s->energy);
         return gl_keep(h > 0 ? h * pow(10, -c->below) : s->lr, GL_REASON_rising);
     }
     x->weight = keep * x->weight + (1 - keep);
-    x->length = keep * x->length + (1 - keep) * 0.5 * log10(s->gg);
+    x->length = keep * x->length + (1 - keep) * now;
     x->relative = keep * x->relative + (1 - keep) * s->relative;
-    v = x->length / x->weight;
+    v = x->weight > 0 ? x->length / x->weight : now; /* a memory so long that nothing is remembered */
     if (x->count <= c->earliest || v < x->least) {
         x->least = fmin(v, x->first);
-        x->walk = gl_walk(x->relative / x->weight, s->energy); /* before gradients grow */
+        x->walk = gl_walk(x->weight > 0 ? x->relative / x->weight : s->relative, s->energy); /* before they grow */
     }
-    over = v > x->least + c->grown || 0.5 * log10(s->gg) > x->least + c->sudden;
+    over = v > x->least + c->grown || now > x->least + c->sudden;
     if (over && x->count <= 1 + c->earliest && x->begun < c->tries) {
         x->begun += 1;
         x->count = 1;
