@@ -1,4 +1,4 @@
-"""The released packages, in whose place stand-ins note how they are made and play recorded numbers back."""
+"""The released packages, in whose place stand-ins note how they are made and play made-up numbers back."""
 
 from __future__ import annotations
 
