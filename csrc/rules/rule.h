@@ -44,7 +44,7 @@ enum gl_action {
     X(growth_limited, "the rate wanted to rise faster than it may")                                                    \
     X(spike, "the gradient is longer than usual by more than the limit")                                               \
     X(held, "momentum still holds a gradient that was longer than usual")                                              \
-    X(braked, "the gradient has grown far beyond its history")                                                         \
+    X(backed_off, "the gradient has grown far beyond its history")                                                     \
     X(not_found, "no rate that was tried lowers the loss enough")                                                      \
     X(undecided, "the evidence is not enough yet, and the rate stays")                                                 \
     X(restarted, "the rate was lowered, and the parameters go back to where the episode began")                        \
@@ -114,7 +114,7 @@ struct gl_rule {
     X(glyder)                                                                                                          \
     X(peak)                                                                                                            \
     X(edge)                                                                                                            \
-    X(scale)                                                                                                           \
+    X(local_optimum)                                                                                                   \
     X(gradnorm)                                                                                                        \
     X(hypergradient)                                                                                                   \
     X(polyak)                                                                                                          \
@@ -131,7 +131,7 @@ struct gl_rule {
     X(bounds)                                                                                                          \
     X(growth)                                                                                                          \
     X(spike)                                                                                                           \
-    X(brake)
+    X(back_off)
 
 #define X(name) extern const struct gl_rule gl_rule_##name;
 GL_RULES(X)

@@ -65,7 +65,7 @@ def test_a_class_without_a_rule_is_told() -> None:
 
 
 def test_the_rule_of_its_own_name_goes_before_the_one_that_it_asks_first() -> None:
-    assert facts_of(type("ScaleLR", (RuleLR,), {"RULE": "start", "__doc__": LIST})).rule == "scale"
+    assert facts_of(type("PeakLR", (RuleLR,), {"RULE": "start", "__doc__": LIST})).rule == "peak"
 
 
 def test_every_scheduler_is_listed_by_a_name_of_the_core() -> None:

@@ -92,7 +92,7 @@ def test_every_field_is_checked(name: str) -> None:
 COUNTS = {
     "armijo": {"tries"},
     "autosgd": {"shortest", "longest"},
-    "brake": {"patience", "rest"},
+    "back_off": {"patience", "rest"},
     "edge": {"tries"},
     "meta": {"classes"},
     "polyak": {"batches"},

@@ -186,21 +186,21 @@ class Brake:
         self.norms: list[float] = []
         self.usual = -math.inf  # the logarithm of the reference
         self.high: list[bool] = []
-        self.braked: list[int] = []  # updates at which the brake acted
+        self.backed_off: list[int] = []  # updates at which it backed off
 
     def update(self, rate: float, gg: float) -> Verdict:
         if gg > 0:
             self.observe(math.sqrt(gg))
-        acted = gg > 0 and bool(self.braked) and self.braked[-1] == len(self.norms) - 1
-        return rate * self.drop ** len(self.braked), "keep", "braked" if acted else "kept"
+        acted = gg > 0 and bool(self.backed_off) and self.backed_off[-1] == len(self.norms) - 1
+        return rate * self.drop ** len(self.backed_off), "keep", "backed_off" if acted else "kept"
 
     def observe(self, norm: float) -> None:
         t = len(self.norms)
         self.high.append(t >= self.memory and norm > self.limit * math.exp(self.usual))
-        rested = not self.braked or t - self.braked[-1] > self.rest
+        rested = not self.backed_off or t - self.backed_off[-1] > self.rest
         in_a_row = next((i for i, high in enumerate(reversed(self.high)) if not high), t + 1)
         if rested and in_a_row >= self.patience:
-            self.braked.append(t)
+            self.backed_off.append(t)
             self.usual -= math.log(self.drop)
         self.norms.append(norm)
         mean = discounted([math.log(n) for n in self.norms], self.memory)

@@ -110,7 +110,7 @@ def test_glyder_takes_no_impossible_scalars(young: float, lr: float) -> None:
 def scale_of(stats: dict[str, float] | None = None, **config: float) -> float:
     """For a slope of 8 and a curvature of 2 at a rate of 1: eta* = 4, and with a reach of 4 eta_n = 5/(4*5) = 1/4."""
     plain = {"slope": 8.0, "behind": 0.0, "curvature": 2.0, "dd": 4.0, "lr": 1.0, "young": 1.0, "reach": 16.0}
-    rate, action, reason = _core.Rule("scale", **{"edge": 1.0} | config).update(
+    rate, action, reason = _core.Rule("local_optimum", **{"edge": 1.0} | config).update(
         **plain | {"start": 25.0, "energy": 25.0} | (stats or {})
     )
     assert (action, reason) == ("keep", "kept")
@@ -434,28 +434,28 @@ def test_spike_does_not_make_room_for_the_next() -> None:
     assert set(after[:10] + after[11:21]) == {1.0}
 
 
-def brake_after(norms: list[float], **config: float) -> list[float]:
-    rule = _core.Rule("brake", **config)
+def back_off_after(norms: list[float], **config: float) -> list[float]:
+    rule = _core.Rule("back_off", **config)
     return [rule.update(rate=1.0, gg=norm**2)[0] for norm in norms]
 
 
-def test_brake_leaves_an_ordinary_run_alone() -> None:
+def test_back_off_leaves_an_ordinary_run_alone() -> None:
     rng = random.Random(0)
     norms = [math.exp(rng.gauss(0, 0.5)) * (1 + 5 * t / 2000) for t in range(2000)]
-    assert set(brake_after(norms)) == {1.0}
+    assert set(back_off_after(norms)) == {1.0}
 
 
-def test_brake_leaves_single_outliers_alone() -> None:
-    assert set(brake_after(([1.0] * 30 + [1e6]) * 10)) == {1.0}
+def test_back_off_leaves_single_outliers_alone() -> None:
+    assert set(back_off_after(([1.0] * 30 + [1e6]) * 10)) == {1.0}
 
 
-def test_brake_never_acts_without_history() -> None:
-    assert set(brake_after([1e3**t for t in range(10)])) == {1.0}
+def test_back_off_never_acts_without_history() -> None:
+    assert set(back_off_after([1e3**t for t in range(10)])) == {1.0}
 
 
-def test_brake_acts_on_a_divergence_and_rests() -> None:
+def test_back_off_acts_on_a_divergence_and_rests() -> None:
     """Norms that double at every update: on from the third doubling or so, then every rest + 1."""
-    factors = brake_after([1.0] * 30 + [2.0**t for t in range(1, 40)])
+    factors = back_off_after([1.0] * 30 + [2.0**t for t in range(1, 40)])
     drops = [t for t in range(1, len(factors)) if factors[t] < factors[t - 1]]
     assert drops[0] < 30 + 8
     assert {b - a for a, b in itertools.pairwise(drops)} == {2}
@@ -463,25 +463,25 @@ def test_brake_acts_on_a_divergence_and_rests() -> None:
 
 
 @pytest.mark.parametrize("growth", [1.05, 1.1, 1.3])
-def test_brake_on_a_slow_divergence(growth: float) -> None:
+def test_back_off_on_a_slow_divergence(growth: float) -> None:
     """The reference rises by log(4)/20 an update, which a slower divergence takes along, and by log 2 at each halving,
     which makes up for the rest of a faster one."""
     updates = 400
-    factor = brake_after([1.0] * 30 + [growth**t for t in range(updates)])[-1]
+    factor = back_off_after([1.0] * 30 + [growth**t for t in range(updates)])[-1]
     most = (updates * math.log(growth) - math.log(4)) / math.log(2) + 1
     # 3: the updates of patience and rest, in which the norm grows by less than a halving each
     least = (updates * (math.log(growth) - math.log(4) / 20) - math.log(4)) / math.log(2) - 3
     assert least <= -math.log2(factor) <= (most if least > 0 else 0)
 
 
-def test_brake_gets_used_to_a_new_level() -> None:
-    factors = brake_after([1.0] * 100 + [100.0] * 1000)
+def test_back_off_gets_used_to_a_new_level() -> None:
+    factors = back_off_after([1.0] * 100 + [100.0] * 1000)
     assert 1 / 64 <= factors[-1] <= 1 / 4
     assert factors[-1] == factors[200]
 
 
-def test_brake_counts_what_is_not_finite() -> None:
-    rule = _core.Rule("brake")
+def test_back_off_counts_what_is_not_finite() -> None:
+    rule = _core.Rule("back_off")
     for gg in (math.nan, math.inf, -1.0):
         assert rule.update(rate=1.0, gg=gg) == (0.0, "skip", "not_finite")
     assert rule.state["bad"] == 3

@@ -253,7 +253,7 @@ def test_training_goes_on_from_there(case: str) -> None:
     assert losses[1] < 0.7 * losses[0]
     assert same(run.after(run.end), run.begin)
     peak, spike, updates = run.scheduler.peak_lr, Spike(), 0
-    assert "braked" not in run.scheduler.reasons
+    assert "backed_off" not in run.scheduler.reasons
     for t, gradient in enumerate(run.gradients):
         if t == run.end:
             continue  # it was no update

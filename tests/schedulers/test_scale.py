@@ -34,7 +34,7 @@ def _squared_gradient(names: list[str], at: list[torch.Tensor], t: int) -> float
     ],
 )
 def test_base_rate_is_that_of_the_formula(make: Any, options: dict, summed: float | None) -> None:
-    """eta*^0.38 eta_n^0.62 of the file head of scale.c; ``summed``: all weights of a gradient in a buffer that sums.
+    """eta*^0.38 eta_n^0.62 of the head of local_optimum.c; ``summed``: all weights of a gradient in a buffer that sums.
 
     RMSprop's directions are long while its average of squares gathers.
     """

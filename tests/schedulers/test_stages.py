@@ -147,7 +147,7 @@ def test_gradient_descent_backs_off_and_shortens_as_gradients_grow() -> None:
     assert max(rates[20:40]) == PEAK
     assert rates[40] < PEAK / 10, "a spike: at most 1.5 times the usual length, not 30 times"
     assert scheduler.reasons["spike"] >= 1
-    times = scheduler.reasons["braked"]
+    times = scheduler.reasons["backed_off"]
     assert times >= 1
     assert max(rates[-20:]) == pytest.approx(PEAK * 0.5**times, rel=1e-15)
     assert scheduler.peak_lr == PEAK
@@ -165,7 +165,7 @@ def test_where_gradients_make_no_length_they_change_no_rate() -> None:
     for factor in (1.0, 30.0):
         model, optimizer, scheduler = _given()
         ends.append(_rates(model, optimizer, scheduler, UPDATES, _times(model, factor, range(40, 1000))))
-        assert not {"spike", "held", "braked"} & set(scheduler.reasons)
+        assert not {"spike", "held", "backed_off"} & set(scheduler.reasons)
     assert ends[0] == ends[1]
 
 
@@ -214,9 +214,9 @@ def test_a_gradient_that_explodes_makes_it_back_off() -> None:
     usual = max(rates[20:40])  # single updates may be shortened
     assert rates[40] < usual / 10, "the first long gradient is a spike: at most 1.5 times the usual, not 30 times"
     assert scheduler.reasons["spike"] >= 1
-    assert scheduler.reasons["braked"] >= 1
+    assert scheduler.reasons["backed_off"] >= 1
     # The new length has become usual after some twenty updates; what remains is the back-off's.
-    assert max(rates[-20:]) == pytest.approx(usual * 0.5 ** scheduler.reasons["braked"], rel=1e-15)
+    assert max(rates[-20:]) == pytest.approx(usual * 0.5 ** scheduler.reasons["backed_off"], rel=1e-15)
 
 
 def test_the_end_of_the_phase_releases_the_back_off() -> None:
@@ -233,7 +233,7 @@ def test_the_end_of_the_phase_releases_the_back_off() -> None:
         factors = []
         for t in range(UPDATES):
             train(model, optimizer, range(t, t + 1), explode)
-            factors.append(scheduler.state_dict()["stages"]["brake"]["factor"])
+            factors.append(scheduler.state_dict()["stages"]["back_off"]["factor"])
         return factors, scheduler.reasons.get("released", 0)
 
     early, released = factor_after(range(10, 14))
@@ -329,7 +329,7 @@ def test_the_back_off_holds_before_there_is_a_base_rate() -> None:
     model, optimizer, scheduler = _make(anneal=None)
     train(model, optimizer, 3)
     state = scheduler.state_dict()
-    state["base_lr"], state["stages"]["brake"]["factor"] = None, 0.25
+    state["base_lr"], state["stages"]["back_off"]["factor"] = None, 0.25
     scheduler.load_state_dict(state)
     train(model, optimizer, range(3, 4))
     assert scheduler.get_last_lr()[0] == 0.25 * state["rate"] > 0

@@ -41,7 +41,7 @@ class Stages:
     def __init__(self, reasons: Counter[str], bounds: tuple[float, float], **growth: float) -> None:
         self._reasons = reasons
         self._rules = {
-            "brake": _core.Rule("brake"),
+            "back_off": _core.Rule("back_off"),
             "spike": _core.Rule("spike"),
             "growth": _core.Rule("growth", **growth),
         }
@@ -64,7 +64,7 @@ class Stages:
     @property
     def backed_off(self) -> float:
         """The factor of the back-off, 1 where there was none."""
-        return self._rules["brake"].state["factor"]
+        return self._rules["back_off"].state["factor"]
 
     def within_bounds(self, rate: float) -> float:
         """The rate within its bounds; asked for by the way, and not counted."""
@@ -84,7 +84,7 @@ class Stages:
 
     def back_off(self, gg: float) -> float:
         """The factor on the rate for gradients that grow on and on; ``gg``: ||g||^2."""
-        return self._counted(self._rules["brake"], rate=1.0, gg=gg)
+        return self._counted(self._rules["back_off"], rate=1.0, gg=gg)
 
     def spike(self, gg: float, optimizers: Sequence[Optimizer], ratios: Sequence[Sequence[float]]) -> float:
         """The factor on the rate for a gradient far longer than usual, and while momentum holds such a one."""
@@ -92,12 +92,12 @@ class Stages:
 
     def learn(self, gg: float, optimizers: Sequence[Optimizer], ratios: Sequence[Sequence[float]]) -> None:
         """Let back-off and spikes learn what is usual, and do nothing."""
-        self._rules["brake"].update(rate=1.0, gg=gg)
+        self._rules["back_off"].update(rate=1.0, gg=gg)
         self._rules["spike"].update(rate=1.0, gg=gg, hold=self._hold(optimizers, ratios))
 
     def release(self) -> None:
         """Undo the back-off."""
-        self._rules["brake"].load({**self._rules["brake"].state, "factor": 1.0})
+        self._rules["back_off"].load({**self._rules["back_off"].state, "factor": 1.0})
 
     def release_after(self, updates: int) -> bool:
         """At the end of a measurement phase of so many updates; whether there was a back-off to undo.
@@ -105,7 +105,7 @@ class Stages:
         What was measured since it acted has seen the steeper curvature itself, and the scale must not pay twice; but
         where it acted in the second half there was little time for that.
         """
-        state = self._rules["brake"].state
+        state = self._rules["back_off"].state
         if state["factor"] == 1 or 2 * state["since"] < updates:
             return False
         self.release()

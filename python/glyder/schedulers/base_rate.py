@@ -41,7 +41,7 @@ class BaseRate:
         self._stages, self._once = stages, once
         self.config = {"sigma": scale, "memory": memory}
         self._rules = {
-            "scale": _core.Rule("scale", sigma=scale),
+            "local_optimum": _core.Rule("local_optimum", sigma=scale),
             "glyder": _core.Rule("glyder", **self.config),
             "start": _core.Rule("start", visible=VISIBLE_HALF if half else VISIBLE),
         }
@@ -98,7 +98,9 @@ class BaseRate:
         rate, action, reason = self._rules["glyder"].update(**statistics)
         if self._once:
             start = self._start or 0.0
-            rate, action, reason = self._rules["scale"].update(energy=squares, reach=reach, start=start, **statistics)
+            rate, action, reason = self._rules["local_optimum"].update(
+                energy=squares, reach=reach, start=start, **statistics
+            )
         return rate if action == "keep" else None, reason
 
     def local(self, statistics: dict[str, float]) -> float:

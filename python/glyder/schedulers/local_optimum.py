@@ -3,8 +3,8 @@
 Along the direction d of an update the loss is f(x - eta d) ~ f(x) - eta <grad f, d> + eta^2/2 d^T C d, which is least
 at eta* = <grad f, d> / (d^T C d). Both scalars come from the training batches, the curvature from a 1-d projection.
 
-By default they are measured at x_t while the rate warms up and give one scale (csrc/rules/scale.c), which is annealed;
-``refresh="always"`` follows eta* itself to the end, as published, with the slope at x_{t+1} of independent data.
+By default they are measured at x_t while the rate warms up and give one scale (csrc/rules/local_optimum.c), which is
+annealed; ``refresh="always"`` follows eta* itself to the end, as published, with the slope at x_{t+1} of independent data.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LocalOptimumLR(Scheduler):
        \qquad \text{(2311.13877, Corollary 2.2, with } d^\top C d = L \|d\|^2 \text{)}
 
     By default eta* and the noise that the run can bear, measured over a phase, give one scale that is annealed
-    (``csrc/rules/scale.c`` has the formula); ``refresh="always"`` follows ``scale`` times eta* itself.
+    (``csrc/rules/local_optimum.c`` has the formula); ``refresh="always"`` follows ``scale`` times eta* itself.
 
     The starting rate of the optimizer plays no part, only the ratios between its groups do. An update is measured with
     the training batch that it was made from, right after it; with ``refresh="always"``, with that of the next update.

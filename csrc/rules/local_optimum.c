@@ -1,4 +1,4 @@
-/* scale.c - one learning rate for a whole run, from what its first updates show.
+/* local_optimum.c - one learning rate for a whole run, from what its first updates show.
  *
  * Two things limit the rate.  Where curvature does, the loss along the direction d of an update is least at
  *
@@ -34,7 +34,7 @@
  */
 #include <math.h>
 
-#define RULE      scale
+#define RULE      local_optimum
 #define ABOUT     "One rate for a whole run: the mean of what curvature and what noise allow."
 #define INPUTS(X) X(slope) X(behind) X(curvature) X(dd) X(lr) X(young) X(reach) X(energy) X(start)
 #define CONFIG(X)                                                                                                      \

@@ -1,19 +1,19 @@
-/* brake.c - stage: a gradient far above its own history lowers the rate.
+/* back_off.c - stage: a gradient far above its own history lowers the rate.
  *
  * With v_t = log ||g_t||, its mean m_t over a memory of `memory` updates, and a reference P_t that follows the largest
  * mean so far, by a factor `limit` in `rise` updates at most:
  *
- *   high   if v_t > P_{t-1} + log(limit)
- *   brake  factor <- drop * factor, P <- P - log(drop) after `patience` high updates in a row, and not again for
- *          `rest` updates
+ *   high      if v_t > P_{t-1} + log(limit)
+ *   back off  factor <- drop * factor, P <- P - log(drop) after `patience` high updates in a row, and not again for
+ *             `rest` updates
  *   rate <- rate * factor
  *   P_t = max(P_{t-1}, min(m_t, P_{t-1} + log(limit)/rise))
  *   m_t = S_t/W_t,  S_t = beta S_{t-1} + v_t,  W_t = beta W_{t-1} + 1,  beta = 1 - 1/memory
  *
  * A single odd batch is not a divergence.  A gradient that stays large for good becomes history, and the halved rate
- * allows for twice the gradient: the brake acts two or three times for each factor of ten.  One that keeps growing by
+ * allows for twice the gradient: it acts two or three times for each factor of ten.  One that keeps growing by
  * more than a factor `limit` in `rise` updates keeps it on; without that bound a run that diverges slowly takes the
- * reference along, as it still does below it.  No history, no brake: the first `memory` gradients are only watched.
+ * reference along, as it still does below it.  No history, no back-off: the first `memory` gradients are only watched.
  * Gradients of zero say nothing of the scale and are left out.  One that is not finite means SKIP: the rate stays, and
  * it is counted in `bad`.  A rate that is not finite means SKIP, too, and changes nothing.
  *
@@ -25,7 +25,7 @@
 #include <float.h>
 #include <math.h>
 
-#define RULE      brake
+#define RULE      back_off
 #define ABOUT     "Stage: lowers the rate while the gradient is far above its own history."
 #define INPUTS(X) X(gg) X(rate)
 #define CONFIG(X)                                                                                                      \
@@ -47,8 +47,8 @@
     X(bad, 0, 0, INFINITY, GL_COUNT)
 #include "rule_template.h"
 
-/* The brake itself: 1 if it acts on the log-norm v. */
-static int brake(const struct config *c, struct state *x, double v) {
+/* The decision itself: 1 if it acts on the log-norm v. */
+static int grown(const struct config *c, struct state *x, double v) {
     x->since += 1;
     x->high = x->count >= c->memory && v > x->peak + log(c->limit) ? x->high + 1 : 0;
     if (x->wait > 0) {
@@ -86,8 +86,8 @@ static struct gl_verdict update(const struct config *c, const struct inputs *s, 
         return gl_skip(GL_REASON_not_finite);
     if (s->gg > 0) {
         double v = 0.5 * log(s->gg);
-        acted = brake(c, x, v);
+        acted = grown(c, x, v);
         remember(c, x, v);
     }
-    return gl_keep(s->rate * x->factor, acted ? GL_REASON_braked : GL_REASON_kept);
+    return gl_keep(s->rate * x->factor, acted ? GL_REASON_backed_off : GL_REASON_kept);
 }
