@@ -4,7 +4,8 @@ Along the direction d of an update the loss is f(x - eta d) ~ f(x) - eta <grad f
 at eta* = <grad f, d> / (d^T C d). Both scalars come from the training batches, the curvature from a 1-d projection.
 
 By default they are measured at x_t while the rate warms up and give one scale (csrc/rules/local_optimum.c), which is
-annealed; ``refresh="always"`` follows eta* itself to the end, as published, with the slope at x_{t+1} of independent data.
+annealed; ``refresh="always"`` follows eta* itself to the end, as published, with the slope at x_{t+1} of independent
+data.
 """
 
 from __future__ import annotations
