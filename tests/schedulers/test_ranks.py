@@ -44,8 +44,8 @@ OPTIMIZERS = {
 # ---------------------------------------------------------------- the processes
 
 
-def on_ranks(folder: Path, work: Callable[..., Any], *args: Any, wait: float = 20.0) -> list[Any]:
-    """What ``work(rank, *args)`` returns on each rank. Raises where one raises or does not come back.
+def on_ranks(folder: Path, work: Callable[..., Any], *args: Any, ranks: int = RANKS, wait: float = 20.0) -> list[Any]:
+    """What ``work(rank, *args)`` returns on each of the ranks. Raises where one raises or does not come back.
 
     ``wait``: seconds that a rank waits for the others in a collective.
     """
@@ -53,7 +53,8 @@ def on_ranks(folder: Path, work: Callable[..., Any], *args: Any, wait: float = 2
     context = multiprocessing.get_context("forkserver" if "forkserver" in ways else "spawn")
     if "forkserver" in ways:
         context.set_forkserver_preload(["torch", "torch.distributed", "glyder"])  # imported once for all ranks
-    processes = [context.Process(target=_rank, args=(rank, folder, wait, work, args)) for rank in range(RANKS)]
+    given = folder, ranks, wait, work, args
+    processes = [context.Process(target=_rank, args=(rank, *given)) for rank in range(ranks)]
     end = time.monotonic() + PATIENCE
     for process in processes:
         process.start()
@@ -68,17 +69,17 @@ def on_ranks(folder: Path, work: Callable[..., Any], *args: Any, wait: float = 2
                 process.join()
     if late:
         raise TimeoutError(f"ranks {late} did not come back in {PATIENCE:g} s")
-    for rank in range(RANKS):
+    for rank in range(ranks):
         if (folder / f"{rank}.txt").exists():
             raise RuntimeError(f"rank {rank}: {(folder / f'{rank}.txt').read_text()}")
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(RANKS)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
 
 
-def _rank(rank: int, folder: Path, wait: float, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
+def _rank(rank: int, folder: Path, ranks: int, wait: float, work: Callable[..., Any], args: tuple[Any, ...]) -> None:
     torch.set_num_threads(1)
     meeting = f"file://{folder / 'meeting'}"
     try:
-        dist.init_process_group("gloo", meeting, timedelta(seconds=wait), RANKS, rank)
+        dist.init_process_group("gloo", meeting, timedelta(seconds=wait), ranks, rank)
         torch.save(work(rank, *args), folder / f"{rank}.pt")
         dist.barrier()  # none leaves while another is still in a collective
         dist.destroy_process_group()

@@ -19,6 +19,7 @@ from glyder.optimizers.displacement import moved
 from glyder.optimizers.parameter_ref import ParameterRef
 from glyder.optimizers.properties import is_linear
 from glyder.vectors.inner_products import products_each, snapshot
+from glyder.vectors.shards import restored, saved
 
 VISIBLE, VISIBLE_HALF = 1e-4, 1e-2
 """Relative displacement that the first updates aim at: what the parameters' dtype can carry with some digits."""
@@ -59,16 +60,15 @@ def here(optimizers: Sequence[Optimizer]) -> dict[Tensor, list[int]]:
 def by_place(optimizers: Sequence[Optimizer], known: Mapping[Tensor, Any]) -> list[list[Any]]:
     """What is known of parameters, for a checkpoint. Those that were taken away are left out."""
     places = here(optimizers)
-    return [[places[p], value.clone() if isinstance(value, Tensor) else value] for p, value in known.items()
-            if p in places]  # fmt: skip
+    return [[places[p], saved(value)] for p, value in known.items() if p in places]
 
 
-def by_parameter(optimizers: Sequence[Optimizer], saved: Sequence[Sequence[Any]]) -> dict[Tensor, Any]:
+def by_parameter(optimizers: Sequence[Optimizer], placed: Sequence[Sequence[Any]]) -> dict[Tensor, Any]:
     """Inverse of :func:`by_place`, on the devices that the parameters are on."""
     known = {}
-    for (o, g, i), value in saved:
+    for (o, g, i), value in placed:
         p = optimizers[o].param_groups[g]["params"][i]
-        known[p] = value.clone().to(p.device) if isinstance(value, Tensor) else value
+        known[p] = restored(value, p)
     return known
 
 

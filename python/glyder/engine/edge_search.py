@@ -18,7 +18,8 @@ from glyder import _core
 from glyder.engine.cosine_search import Found, by_parameter, by_place, first_rate, here
 from glyder.optimizers.displacement import by_group
 from glyder.optimizers.properties import gradient_weight
-from glyder.vectors.inner_products import inner_products, products_each, snapshot
+from glyder.vectors.inner_products import products_each, snapshot, squared_lengths
+from glyder.vectors.shards import local
 
 OVERFLOW = 1e300
 """Stands for the squared length of a gradient that is not finite."""
@@ -70,7 +71,7 @@ class EdgeSearch:
         parameters, of which later ones are a part."""
         begun = bool(self.begin)
         if not begun and self.model is not None:
-            named = dict(self.model.named_buffers())
+            named = {name: local(buffer) for name, buffer in self.model.named_buffers()}
             self.buffers = dict(zip(named, snapshot(list(named.values())), strict=True))
         new = [p for _, p in found if p not in self.begin]
         if new:
@@ -129,7 +130,7 @@ class EdgeSearch:
         shares = [1.0]
         if len(groups) > 1:
             parts = [[found[i][1].grad for i in indices] for indices in groups.values()]
-            squares = [inner_products([grads], [(0, 0)])[0] for grads in parts]  # type: ignore[list-item]
+            squares = squared_lengths(parts)  # type: ignore[arg-type]
             shares = [square / (math.fsum(squares) or 1.0) for square in squares]
         total = 0.0
         for (o, g), share in zip(groups, shares, strict=True):
@@ -149,8 +150,8 @@ class EdgeSearch:
                 if p in present:
                     p.copy_(x)
                     self.optimizers[present[p][0]].state.get(p, {}).pop("momentum_buffer", None)
-            for name, now in self.model.named_buffers() if self.model is not None else ():
-                then = self.buffers.get(name)
+            for name, buffer in self.model.named_buffers() if self.model is not None else ():
+                then, now = self.buffers.get(name), local(buffer)
                 if then is not None and then.shape == now.shape and not torch.equal(then.to(now.device), now):
                     now.copy_(then)
         return True

@@ -14,6 +14,7 @@ from glyder.engine.edge_search import OVERFLOW, EdgeSearch
 from glyder.engine.schedule import Schedule
 from glyder.optimizers.parameter_ref import ParameterRef
 from glyder.optimizers.properties import descends
+from glyder.vectors.shards import misfit
 
 TOO_HIGH = 10.0
 """What the rate is divided by where a step of the search has led to gradients that are not finite."""
@@ -202,16 +203,14 @@ class PeakSearch:
         for entry in PLACED:
             for (o, g, i), value in saved.get(entry) or ():
                 params, place = self._optimizers[o].param_groups[g]["params"], ParameterRef(o, g, i)
-                of_its_model = "load it into optimizers of the model that saved it"
                 if i >= len(params):
                     raise ValueError(
-                        f"load_state_dict: this state has {place}, and that group has {len(params)}: {of_its_model}"
+                        f"load_state_dict: this state has {place}, and that group has {len(params)}: load it into "
+                        "optimizers of the model that saved it"
                     )
-                if isinstance(value, Tensor) and value.shape != params[i].shape:
-                    raise ValueError(
-                        f"load_state_dict: {place} has shape {tuple(value.shape)} in this state and "
-                        f"{tuple(params[i].shape)} here: {of_its_model}"
-                    )
+                wrong = misfit(value, params[i])
+                if wrong is not None:
+                    raise ValueError(f"load_state_dict: {place} {wrong}")
 
     def load(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state`, in a run of ``state["total_steps"]`` updates. A peak that is given stays: a search

@@ -15,7 +15,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from glyder.engine.hooks import PostHook, PreHook
 from glyder.engine.missing_updates import MissingUpdates
 from glyder.engine.rates import Rates
 from glyder.engine.schedule import Schedule
+from glyder.optimizers.groups import check_whole
 from glyder.optimizers.nested_steps import within_another
 from glyder.optimizers.parameter_ref import ParameterRef
 from glyder.optimizers.properties import acts_late, check_optimizer
@@ -52,6 +53,9 @@ class Scheduler(LRScheduler):
     subclass's constructor, so that one that failed leaves no trace.
     """
 
+    _SHARDED: ClassVar[bool] = False
+    """Whether parameters may be sharded over ranks."""
+
     def __init__(
         self,
         optimizer: Optimizer | Sequence[Optimizer],
@@ -66,6 +70,8 @@ class Scheduler(LRScheduler):
             raise ValueError(f"{name}(optimizer=...) needs at least one optimizer, got an empty list")
         for o in optimizers:
             check_optimizer(o, name, observe_only)
+        if not self._SHARDED:
+            check_whole(optimizers, name)
         self.optimizers: list[Optimizer] = optimizers
         self.optimizer = optimizers[0]
         self.observe_only = observe_only

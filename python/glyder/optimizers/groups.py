@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from glyder.optimizers.parameter_ref import ParameterRef
 from glyder.optimizers.properties import acts_late
+from glyder.vectors.shards import is_sharded
 
 Ratios = list[list[float]]
 """By optimizer and group."""
@@ -75,6 +77,18 @@ def check_apart(optimizers: Sequence[Optimizer], scheduler: str) -> None:
                     raise ValueError(
                         f"{scheduler}(optimizer=...): {place}, of shape {tuple(p.shape)}, is {first} as well, and both "
                         "would move it: leave it to one of them"
+                    )
+
+
+def check_whole(optimizers: Sequence[Optimizer], scheduler: str) -> None:
+    """TypeError, with the place, for a parameter that is sharded."""
+    for o, optimizer in enumerate(optimizers):
+        for g, group in enumerate(optimizer.param_groups):
+            for i, p in enumerate(group["params"]):
+                if is_sharded(p):
+                    raise TypeError(
+                        f"{scheduler}(optimizer=...): {ParameterRef(o, g, i)} is sharded over ranks (a DTensor), and "
+                        "each rank would find a rate of its own: use GlyderLR, which adds up what the ranks hold"
                     )
 
 

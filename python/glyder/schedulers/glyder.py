@@ -73,6 +73,7 @@ class GlyderLR(Scheduler):
     optimizer did to them is read, at the optimizer's own step hooks: no forward pass, no loss, no hook on the model.
     The starting rate of the optimizer plays no part, only the ratios between its groups do. A group that is added on
     the way, or that rested at ``lr=0`` and is given a rate, has the ratio of that rate to the first one's present rate.
+    Parameters may be sharded over ranks (``DTensor``): all ranks then find the same rates.
 
     Args:
         optimizer: any torch optimizer, or a list of optimizers that are stepped together. With several of them and a
@@ -117,6 +118,8 @@ class GlyderLR(Scheduler):
     :use: no rate is known, and none is to be tuned
     :avoid: the loss changes its nature on the way: make a new one then
     """
+
+    _SHARDED = True
 
     def __init__(
         self,
@@ -299,7 +302,7 @@ class GlyderLR(Scheduler):
 
     def _finite_length(self) -> float:
         """The squared length of the gradients of the smallest tensors: infinite or NaN where those are. Of all where
-        it would be zero."""
+        it would be zero. With sharded parameters it is one collective of a few numbers, which all ranks decide by."""
         grads = [g for g in self._grads() if g.numel() <= SMALL] or list(self._grads())[:1]
         return self._squared_length(grads) or self._squared_gradient()
 

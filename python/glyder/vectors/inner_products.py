@@ -4,10 +4,14 @@ This is the only file that holds numbers twice. For tensors in CPU memory every 
 the C core, with double results that are the same bits on every machine. For tensors on other devices the same sums
 are formed by torch operations in double precision; the two agree to a relative error of ``n * 2**-53`` of the sum of
 absolute products (``tests/kernels`` checks it on CPU). ``GLYDER_DEVICE_PATH=torch`` forces the second way.
+
+Of sharded tensors the local parts are read and written in the same two ways, and their sums are added up over the
+ranks: a collective that all ranks have to take part in.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +21,7 @@ from torch import Tensor
 
 from glyder import _core
 from glyder.vectors.segments import pack
+from glyder.vectors.shards import Layout, any_sharded, local_parts, over_ranks
 
 Vector = Sequence[Tensor]
 Operand = Vector | tuple[Vector, Vector]
@@ -39,6 +44,8 @@ def inner_products(
     vectors = [v for operand in operands for v in _sides(operand)]
     if not vectors[0]:
         return (0.0,) * len(pairs)
+    if any_sharded(vectors):
+        return _sharded_inner_products(operands, pairs, where)
     if all(in_c(v) for v in vectors):
         packed = [tuple(pack(v, where=where) for v in _sides(operand)) for operand in operands]
         return _core.reduce([sides if len(sides) == 2 else sides[0] for sides in packed], pairs)
@@ -52,10 +59,23 @@ def products_each(
     """Inner products of the pairs of vectors, tensor by tensor: a tuple for each pair. No entries give empty ones."""
     if not operands[0]:
         return ((),) * len(pairs)
+    if any_sharded(operands):
+        parts, layouts = local_parts(operands, where)
+        each = products_each(parts, pairs, where=where)
+        return tuple(zip(*over_ranks(layouts, list(zip(*each, strict=True))), strict=True))
     if all(in_c(v) for v in operands):
         return _core.reduce_each([pack(v, where=where) for v in operands], pairs)
     _check_dtypes(operands, where)
     return _torch_products_each(operands, pairs)
+
+
+def squared_lengths(vectors: Sequence[Vector]) -> list[float]:
+    """The squared length of each vector; with sharded tensors all in one collective."""
+    if not any_sharded(vectors):
+        return [inner_products([v], [(0, 0)])[0] for v in vectors]
+    (each,) = products_each([[t for v in vectors for t in v]], [(0, 0)])
+    squares = iter(each)
+    return [math.fsum(itertools.islice(squares, len(v))) for v in vectors]
 
 
 def snapshot(x: Vector) -> list[Tensor]:
@@ -90,6 +110,10 @@ def _write(
     where: Where | None,
 ) -> list[Tensor]:
     """One C call for all entries that C can read as they lie; torch for the rest. The first vector is written."""
+    if any_sharded(vectors):
+        out, older, newer = local_parts(vectors, where)[0]
+        _write(in_c_, in_torch, (out, older, newer), where)
+        return vectors[0]
     plain: list[int] = []
     allowed = os.environ.get("GLYDER_DEVICE_PATH") != "torch"
     for i, entry in enumerate(zip(*vectors, strict=True)):
@@ -118,6 +142,23 @@ def _sides(operand: Operand) -> tuple[Vector, ...]:
 
 def _wide(t: Tensor) -> Tensor:
     return t.detach().to(torch.complex128 if t.is_complex() else torch.float64)
+
+
+def _sharded_inner_products(
+    operands: Sequence[Operand], pairs: Sequence[tuple[int, int]], where: Where | None
+) -> tuple[float, ...]:
+    """One sum for all tensors that lie on the ranks alike, then over the ranks."""
+    vectors, layouts = local_parts([v for operand in operands for v in _sides(operand)], where)
+    alike: dict[Layout | None, list[int]] = {}
+    for i, layout in enumerate(layouts):
+        alike.setdefault(layout, []).append(i)
+    rows = []
+    for indices in alike.values():
+        parts = iter([[v[i] for i in indices] for v in vectors])
+        taken = [(next(parts), next(parts)) if isinstance(operand, tuple) else next(parts) for operand in operands]
+        name = None if where is None else lambda k, at=indices: where(at[k])
+        rows.append(inner_products(taken, pairs, where=name))
+    return tuple(sum(column) for column in zip(*over_ranks(list(alike), rows), strict=True))
 
 
 _CHUNK = 1 << 22
