@@ -8,12 +8,11 @@ from __future__ import annotations
 import functools
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from benchmarks.tasks.common import data
 from benchmarks.tasks.common.data import Parts
-from benchmarks.tasks.common.pretrained import SEED
+from benchmarks.tasks.common.pretrained import SEED, trained
 from benchmarks.tasks.common.rows import classification
 from benchmarks.tasks.common.task import Problem, Task
 
@@ -50,15 +49,7 @@ def build(times: int, new: bool, seed: int) -> Problem:
 @functools.cache
 def fitted(times: int) -> dict[str, Tensor]:
     """State after ``times`` fits, each by AdamW whose rate falls to zero as a line."""
-    problem = build(times - 1, False, SEED + times)
-    optimizer = torch.optim.AdamW(problem.model.parameters(), lr=PEAKS[times - 1])
-    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, STEPS)
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        problem.loss(problem.model, next(problem.batches)).backward()
-        optimizer.step()
-        schedule.step()
-    return problem.model.state_dict()
+    return trained(build(times - 1, False, SEED + times), STEPS, PEAKS[times - 1], linear=True)
 
 
 def task(suffix: str, times: int, new: bool, stretch: str) -> Task:

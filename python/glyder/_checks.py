@@ -54,11 +54,6 @@ def measurement_phase(total_steps: int | None) -> int:
     return 100 if total_steps is None else min(100, max(total_steps // 4, min(10, total_steps // 2)))
 
 
-def search(total_steps: int | None, share: float, most: int) -> int:
-    """Updates of the search for a peak: this share of the run, but 8 to ``most``, and at most half of it."""
-    return most if total_steps is None else min(most, max(int(share * total_steps), 8), max(total_steps // 2, 1))
-
-
 def schedule(call: str, name: str, value: Any, total_steps: int | None, warmup: int) -> tuple[str, dict[str, float]]:
     """Name and parameters of an annealing schedule."""
     if value == "auto":

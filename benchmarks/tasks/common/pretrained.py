@@ -18,10 +18,13 @@ from benchmarks.tasks.common.task import Problem
 SEED = 77
 
 
-def trained(problem: Problem, steps: int, peak: float) -> dict[str, Tensor]:
-    """By AdamW under a cosine."""
+def trained(problem: Problem, steps: int, peak: float, *, linear: bool = False) -> dict[str, Tensor]:
+    """By AdamW under a cosine, or a line, to zero."""
     optimizer = torch.optim.AdamW(problem.model.parameters(), lr=peak)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    schedules = torch.optim.lr_scheduler
+    schedule: Any = (
+        schedules.LinearLR(optimizer, 1.0, 0.0, steps) if linear else schedules.CosineAnnealingLR(optimizer, steps)
+    )
     for _ in range(steps):
         optimizer.zero_grad()
         problem.loss(problem.model, next(problem.batches)).backward()

@@ -14,6 +14,7 @@ from torch.optim import SGD, Optimizer
 from glyder import _checks as checks
 from glyder import _core
 from glyder.optimizers.displacement import check_members
+from glyder.optimizers.groups import listed
 from glyder.optimizers.parameter_ref import ParameterRef
 from glyder.probe.closure_replay import Replay
 from glyder.rules.rule_lr import Block, Key, Look, RuleLR
@@ -91,14 +92,14 @@ class AutoSGDLR(RuleLR):
         if not isinstance(model, nn.Module):
             raise TypeError(f"AutoSGDLR(model=...) must be a torch.nn.Module, got {type(model).__name__}")
         checks.one_of("AutoSGDLR", "exact", exact, (False, True))
-        for each in optimizer if isinstance(optimizer, (list, tuple)) else [optimizer]:
+        for each in listed(optimizer):
             _check_plain(each)
         if options.get("safeguard") is not None:
             raise ValueError(
                 "AutoSGDLR(safeguard=...) is of no use: its streams are a search of their own, leave it out"
             )
-        if isinstance(optimizer, (list, tuple)) and len(optimizer) > 1:
-            raise ValueError(f"AutoSGDLR looks at the closure of one optimizer, got {len(optimizer)} of them")
+        if len(listed(optimizer)) > 1:
+            raise ValueError(f"AutoSGDLR looks at the closure of one optimizer, got {len(listed(optimizer))} of them")
         config = {
             "down": down,
             "up": up,

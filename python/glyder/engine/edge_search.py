@@ -38,7 +38,7 @@ class EdgeSearch:
     """
 
     SHARE, MOST = 0.1, 80
-    """As in ``Search``. What is learned in this one is given up: it is shorter."""
+    """As in ``CosineSearch``. What is learned in this one is given up: it is shorter."""
 
     def __init__(
         self,

@@ -236,8 +236,11 @@ def kind_of(optimizers: Sequence[Optimizer]) -> type[CosineSearch | EdgeSearch]:
 
 
 def search_updates(optimizers: Sequence[Optimizer], total_steps: int | None, given: int | None = None) -> int:
-    """Updates of a search in a run of this length, of which it has at most half."""
-    if given is None:
-        kind = kind_of(optimizers)
-        return checks.search(total_steps, kind.SHARE, kind.MOST)
-    return given if total_steps is None else min(given, total_steps // 2)
+    """Updates of a search in a run of this length, of which it has at most half: those given, or the share that its
+    kind takes, but 8 to the most of it."""
+    kind = kind_of(optimizers)
+    if total_steps is None:
+        return kind.MOST if given is None else given
+    if given is not None:
+        return min(given, total_steps // 2)
+    return min(kind.MOST, max(int(kind.SHARE * total_steps), 8), max(total_steps // 2, 1))

@@ -30,7 +30,7 @@ from glyder.engine.hooks import PostHook, PreHook
 from glyder.engine.missing_updates import MissingUpdates
 from glyder.engine.rates import Rates
 from glyder.engine.schedule import Schedule
-from glyder.optimizers.groups import check_whole
+from glyder.optimizers.groups import check_whole, listed
 from glyder.optimizers.nested_steps import within_another
 from glyder.optimizers.parameter_ref import ParameterRef
 from glyder.optimizers.properties import acts_late, check_optimizer
@@ -65,7 +65,7 @@ class Scheduler(LRScheduler):
         observe_only: bool = False,
     ) -> None:
         name = type(self).__name__
-        optimizers: list[Any] = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+        optimizers = listed(optimizer)
         if not optimizers:
             raise ValueError(f"{name}(optimizer=...) needs at least one optimizer, got an empty list")
         for o in optimizers:

@@ -39,6 +39,11 @@ def share(rate: float, present: Sequence[float], shares: Sequence[float], defaul
     return rate / unit if rate == default or first is None else rate / first[0] * first[1]
 
 
+def listed(optimizer: Any) -> list[Any]:
+    """What a scheduler is made of, one optimizer or a list or tuple of them, as a list of its own. Unchecked."""
+    return list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
+
+
 def starting_rates(optimizers: Sequence[Optimizer], scheduler: str, observe_only: bool) -> Ratios:
     """The rates to begin with; ValueError for one that is none, or where all are at 0.
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from glyder import _checks as checks
 from glyder.optimizers.displacement import by_group
+from glyder.optimizers.groups import listed
 from glyder.optimizers.properties import l2_decay
 from glyder.rules.rule_lr import Key, Look, RuleLR
 from glyder.vectors.inner_products import inner_products
@@ -74,8 +75,7 @@ class PolyakLR(RuleLR):
         batches: int = 500,
         **options: Any,
     ) -> None:
-        optimizers = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
-        kinds = [_momentum(o, group) for o in optimizers for group in getattr(o, "param_groups", ())]
+        kinds = [_momentum(o, group) for o in listed(optimizer) for group in getattr(o, "param_groups", ())]
         batches = checks.whole("PolyakLR", "batches", batches, 1)
         config = {"c": c, "lower": lower, "sigma": sigma, "gamma": gamma, "batches": batches}
         config |= kinds[0] if kinds else {}

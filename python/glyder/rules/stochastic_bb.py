@@ -9,6 +9,7 @@ import torch
 from torch.optim import Optimizer
 
 from glyder import _checks as checks
+from glyder.optimizers.groups import listed
 from glyder.rules.rule_lr import Block, Key, Look, RuleLR, Vector
 from glyder.vectors.inner_products import inner_products, snapshot
 
@@ -51,7 +52,7 @@ class StochasticBBLR(RuleLR):
         beta = min(1.0, 10 / m) if beta is None else checks.number("StochasticBBLR", "beta", beta, 0, above=True)
         if beta > 1:
             raise ValueError(f"StochasticBBLR(beta=...) must be <= 1, got {beta}")
-        for o in optimizer if isinstance(optimizer, (list, tuple)) else [optimizer]:
+        for o in listed(optimizer):
             if isinstance(o, Optimizer) and not isinstance(o, torch.optim.SGD):
                 raise ValueError(
                     f"StochasticBBLR(optimizer=...) must be torch.optim.SGD, got {type(o).__name__}: its rate is one "

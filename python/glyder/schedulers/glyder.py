@@ -21,6 +21,7 @@ from glyder.engine.peak_search import PeakSearch, search_updates
 from glyder.engine.schedule import Given, Schedule
 from glyder.engine.scheduler import Scheduler
 from glyder.engine.stages import Stages, bounds_of
+from glyder.optimizers.groups import listed
 from glyder.optimizers.properties import bearable_rate, descends, follows_gradients, natural_rate
 
 LOG = logging.getLogger("glyder")
@@ -146,8 +147,11 @@ class GlyderLR(Scheduler):
                 "leave it out"
             )
         total = None if total_steps is None else checks.whole("GlyderLR", "total_steps", total_steps, 1)
-        listed: list[Any] = list(optimizer) if isinstance(optimizer, (list, tuple)) else [optimizer]
-        updates = search_updates(listed, total) if warmup is None else checks.whole("GlyderLR", "warmup", warmup, 0)
+        updates = (
+            search_updates(listed(optimizer), total)
+            if warmup is None
+            else checks.whole("GlyderLR", "warmup", warmup, 0)
+        )
         if total is not None and updates > total:
             raise ValueError(f"GlyderLR(warmup=...) must be <= total_steps={total}, got {updates}")
         if total is not None and warmup is not None and peak_lr is None and 2 * updates > total:

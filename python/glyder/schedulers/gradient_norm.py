@@ -12,6 +12,7 @@ from torch.optim import SGD, Optimizer
 from glyder import _checks as checks
 from glyder import _core
 from glyder.engine.stages import Stages
+from glyder.optimizers.groups import listed
 from glyder.probe.estimators import Estimator, Sample, Smoothness
 from glyder.probe.gradient_noise import Sums
 from glyder.probe.update_direction import Unmeasurable
@@ -91,7 +92,7 @@ class GradientNormLR(LocalOptimumLR):
             raise ValueError("GradientNormLR(batches=None): give the data to measure ||grad f|| on")
         if L is not None:
             estimator = Smoothness(checks.number("GradientNormLR", "L", L, 0, above=True, finite=True))
-        for o in optimizer if isinstance(optimizer, (list, tuple)) else [optimizer]:
+        for o in listed(optimizer):
             _check_plain(o)
         super().__init__(
             optimizer,
